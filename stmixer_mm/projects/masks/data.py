@@ -54,9 +54,9 @@ class KeyframeMaskDataset(KeyframeDataset):
         """The keyframes, each with the masks of its persons."""
         infos, masks = super().load_data_list(), read_masks(self.mask_file)
         for info in infos:
-            found = masks.get(info['img_key'], KeyframeMasks(None, {}, []))
+            keyframe_masks = masks.get(info['img_key'], KeyframeMasks(None, {}, []))
             ids = unpack_persons(info['ann'], self.num_classes)['id'].tolist()
-            info['gt_masks'] = [found.masks.get(number) for number in ids]
+            info['gt_masks'] = [keyframe_masks.masks.get(number) for number in ids]
         if not any(mask for info in infos for mask in info['gt_masks']):
             raise UserError(
                 f'{self.mask_file} has a mask of no person of {self.ann_file}; give the '
@@ -92,9 +92,9 @@ class PackMasks(PackActionInputs):
         sample, ori_shape = packed['data_samples'], tuple(results['original_shape'])
         sample.set_metainfo(dict(ori_shape=ori_shape))
         if 'gt_masks' in results:
-            before, after = MARKS[0, 0], results['keypoint'][0, 0]
-            scale = (after[1] - after[0]) / (before[1] - before[0])
-            shift = after[0] - scale * before[0]
+            points, moved_points = MARKS[0, 0], results['keypoint'][0, 0]
+            scale = (moved_points[1] - moved_points[0]) / (points[1] - points[0])
+            shift = moved_points[0] - scale * points[0]
             masks = np.zeros((len(results['gt_masks']), *results['img_shape']), bool)
             for row, mask in zip(masks, results['gt_masks'], strict=True):
                 if mask is not None:

@@ -60,8 +60,8 @@ class MaskAPMetric(BaseMetric):
         for sample in data_samples:
             key = keyframe_key(sample['video_id'], sample['timestamp'])
             if image := self._images.get(key):
-                found = predicted_masks(sample['pred_instances'], image)
-                self.results.append((image['id'], found))
+                masks = predicted_masks(sample['pred_instances'], image)
+                self.results.append((image['id'], masks))
 
     def compute_metrics(
         self, results: Sequence[tuple[int, list[dict]]]
@@ -72,11 +72,11 @@ class MaskAPMetric(BaseMetric):
                 f'None of the predicted keyframes is in {self._path}; give MaskAPMetric '
                 'the masks of the tested dataset.'
             )
-        found = [*chain(*dict(results).values())]
-        if not found:
+        masks = [*chain(*dict(results).values())]
+        if not masks:
             return dict.fromkeys(NAMES, 0.0)
         with redirect_stdout(io.StringIO()) as table:
-            evaluation = COCOeval(self._truth, self._truth.loadRes(found), 'segm')
+            evaluation = COCOeval(self._truth, self._truth.loadRes(masks), 'segm')
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -84,11 +84,11 @@ class MaskAPMetric(BaseMetric):
         return dict(zip(NAMES, evaluation.stats[: len(NAMES)].tolist(), strict=True))
 
 
-def predicted_masks(found: dict, image: dict) -> list[dict]:
+def predicted_masks(instances: dict, image: dict) -> list[dict]:
     """Predictions as COCO's results, at the size of an image of the file."""
     size = image['height'], image['width']
-    masks = resize(torch.as_tensor(found['masks']).float(), size) > 0.5
-    scores = torch.as_tensor(found['person_scores']).tolist()
+    masks = resize(torch.as_tensor(instances['masks']).float(), size) > 0.5
+    scores = torch.as_tensor(instances['person_scores']).tolist()
     return [
         dict(
             image_id=image['id'],

@@ -81,16 +81,17 @@ class QueryMaskHead(QueryPart):
         widths = [embed_dims // narrower for narrower in NARROWING]
         self.convs = ModuleList(
             nn.Sequential(
-                nn.Conv2d(before, width, 3, padding=1),
-                nn.GroupNorm(gcd(8, width), width),
+                nn.Conv2d(in_channels, out_channels, 3, padding=1),
+                nn.GroupNorm(gcd(8, out_channels), out_channels),
                 nn.ReLU(inplace=True),
             )
-            for before, width in zip(
+            for in_channels, out_channels in zip(
                 [embed_dims + num_heads, *widths], widths, strict=False
             )
         )
         self.adapters = ModuleList(
-            nn.Conv2d(embed_dims, width, 1) for width in widths[: num_levels - 1]
+            nn.Conv2d(embed_dims, out_channels, 1)
+            for out_channels in widths[: num_levels - 1]
         )
         self.mask = nn.Conv2d(widths[-1], 1, 3, padding=1)
         self.loss_mask = MODELS.build(loss_mask)
@@ -175,7 +176,7 @@ class QueryMaskHead(QueryPart):
         return (attention * (self.num_heads * cells)).to(level)
 
     def loss(
-        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+        self, batch: Batch, outputs: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """Weighted loss terms of the queries that stand for persons.
 
@@ -187,59 +188,64 @@ class QueryMaskHead(QueryPart):
         """
         feats, data_samples, frames = batch
         clips, rows, truth, inside = take_masks(data_samples, persons.numpy(), frames)
-        vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
+        vectors, bboxes = outputs.queries.spatial, outputs.stages[-1].bboxes
         queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
         logits = full_precision(self(feats, queries, frames))
         logits = resize(logits, frames.pad_shape).flatten(1)
         logits = logits.masked_fill(~inside, NOT_THERE)
-        known = truth.any(dim=1).to(logits)
-        truth, number = truth.to(logits), known.sum()
+        valid_mask = truth.any(dim=1).to(logits)
+        truth, number = truth.to(logits), valid_mask.sum()
         all_reduce(number, op='mean')
         number = number.clamp(min=1 / get_world_size())
         return dict(
             loss_mask=self.loss_mask(
                 logits,
                 truth,
-                weight=inside * (known / inside.sum(dim=1))[:, None],
+                weight=inside * (valid_mask / inside.sum(dim=1))[:, None],
                 avg_factor=number,
             ),
-            loss_dice=self.loss_dice(logits, truth, weight=known, avg_factor=number),
+            loss_dice=self.loss_dice(
+                logits, truth, weight=valid_mask, avg_factor=number
+            ),
         )
 
     def finish(
-        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+        self, batch: Batch, outputs: DecoderOutput, predictions: list[InstanceData]
     ) -> list[InstanceData]:
         """Predictions with ``masks`` (n, h, w) bool.
 
         They have the size of the frame before it was resized (``ori_shape``), or that
         of the clip where this is unknown.
         """
-        clips = np.repeat(np.arange(len(found)), [*map(len, found)])
-        of_queries = torch.from_numpy(clips).to(batch.feats[0].device)
+        clips = np.repeat(np.arange(len(predictions)), [*map(len, predictions)])
+        query_clips = torch.from_numpy(clips).to(batch.feats[0].device)
         rows, bboxes = (
-            torch.cat([one[k] for one in found]) for k in ('queries', 'bboxes')
+            torch.cat([instances[k] for instances in predictions])
+            for k in ('queries', 'bboxes')
         )
-        scales = batch.frames.img_shapes.flip(-1).repeat(1, 2)[of_queries]
-        vectors = seen.queries.spatial[of_queries, rows].float()
-        queries = MaskQueries(vectors, bboxes * scales, of_queries)
+        scales = batch.frames.img_shapes.flip(-1).repeat(1, 2)[query_clips]
+        vectors = outputs.queries.spatial[query_clips, rows].float()
+        queries = MaskQueries(vectors, bboxes * scales, query_clips)
         levels = self.read(batch.feats)
-        drawn = [[] for _ in found]
+        drawn = [[] for _ in predictions]
         for first in range(0, len(clips), self.chunk_size):
             chunk = slice(first, first + self.chunk_size)
-            of_chunk = MaskQueries(*(each[chunk] for each in queries))
-            logits = full_precision(self.draw(*levels, of_chunk, batch.frames))
+            chunk_queries = MaskQueries(*(values[chunk] for values in queries))
+            logits = full_precision(self.draw(*levels, chunk_queries, batch.frames))
             logits = resize(logits, batch.frames.pad_shape)
             present, counts = np.unique(clips[chunk], return_counts=True)
-            for clip, of_clip in zip(
+            for clip, clip_logits in zip(
                 present, logits.split(counts.tolist()), strict=True
             ):
                 height, width = batch.data_samples[clip].metainfo['img_shape']
                 size = frame_size(batch.data_samples[clip])
-                drawn[clip].append(resize(of_clip[:, :height, :width], size) > 0)
-        for one, masks, sample in zip(found, drawn, batch.data_samples, strict=True):
+                drawn[clip].append(resize(clip_logits[:, :height, :width], size) > 0)
+        for instances, masks, sample in zip(
+            predictions, drawn, batch.data_samples, strict=True
+        ):
             nothing = bboxes.new_zeros((0, *frame_size(sample)), dtype=torch.bool)
-            one.masks = torch.cat([nothing, *masks])
-        return found
+            instances.masks = torch.cat([nothing, *masks])
+        return predictions
 
 
 def frame_size(sample: ActionDataSample) -> tuple[int, int]:
@@ -316,7 +322,7 @@ def take_masks(
     """
     masks, device = [*map(get_masks, data_samples)], frames.img_shapes.device
     counts = [*map(len, masks)]
-    pixels = np.repeat([each.shape[1:].numel() for each in masks], counts)
+    pixels = np.repeat([clip_masks.shape[1:].numel() for clip_masks in masks], counts)
     clips, queries = (persons > 0).nonzero()
     owners = np.cumsum([0, *counts])[clips] + persons[clips, queries] - 1
     firsts = (pixels.cumsum() - pixels)[owners]  # pixels of the masks
@@ -326,6 +332,6 @@ def take_masks(
     rows, columns = (torch.arange(side, device=device) for side in frames.pad_shape)
     inside = (rows[:, None] < heights) & (columns < widths)
     places = firsts[:, None, None] + rows[:, None] * widths + columns
-    values = torch.cat([each.flatten() for each in masks]).to(device)
-    taken = values[places.where(inside, 0)] & inside
-    return clips, queries, taken.flatten(1), inside.flatten(1)
+    values = torch.cat([clip_masks.flatten() for clip_masks in masks]).to(device)
+    person_masks = values[places.where(inside, 0)] & inside
+    return clips, queries, person_masks.flatten(1), inside.flatten(1)
