@@ -194,9 +194,9 @@ class LiveDetection:
                 if self._is_stopped:
                     return
                 if not self.is_connected:
-                    now = time.monotonic()
-                    self._begin = now if self._begin is None else self._begin
-                    offset_s = now - self._begin - time_s
+                    clock_s = time.monotonic()
+                    self._begin = clock_s if self._begin is None else self._begin
+                    offset_s = clock_s - self._begin - time_s
                     self._connect()
                 self._take(offset_s + time_s, picture)
 
@@ -221,16 +221,17 @@ class LiveDetection:
     # Detection
 
     def _find(self) -> None:
-        for found in follow_persons(self._detect(self._newest_clips())):
-            now = time.monotonic()
+        for keyframe in follow_persons(self._detect(self._newest_clips())):
+            clock_s = time.monotonic()
             with self._changed:
-                seen = min(found.frame_index, self._clip.frames[-1])
-                came = self._came[max(seen - self._ring.count, -len(self._came))]
-                self._latencies.append(now - came)
-                self._found_at.append(now)
+                frame_index = min(keyframe.frame_index, self._clip.frames[-1])
+                place = max(frame_index - self._ring.count, -len(self._came))
+                latency_s = clock_s - self._came[place]
+                self._latencies.append(latency_s)
+                self._found_at.append(clock_s)
                 self._keyframes += 1
                 size = self._clip.size
-            result = LiveResult(found, size, time.time() - (now - came), now - came)
+            result = LiveResult(keyframe, size, time.time() - latency_s, latency_s)
             self.newest = result
             for listener in self.listeners:
                 listener.on_result(result)
@@ -297,13 +298,13 @@ class JsonLines(Listener):
         print(json.dumps(line), file=self._file, flush=True)
 
 
-def above(found: Keyframe, score_thr: float) -> Keyframe:
+def above(keyframe: Keyframe, score_thr: float) -> Keyframe:
     """A keyframe without the actions that have a lower score."""
     persons = [
-        replace(one, actions=[a for a in one.actions if a.score >= score_thr])
-        for one in found.persons
+        replace(person, actions=[a for a in person.actions if a.score >= score_thr])
+        for person in keyframe.persons
     ]
-    return replace(found, persons=persons)
+    return replace(keyframe, persons=persons)
 
 
 class LiveSource:

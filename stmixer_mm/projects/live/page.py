@@ -140,13 +140,13 @@ class LivePage:
 
     async def _parts(self) -> AsyncIterator[bytes]:
         yield b'--part\r\n'
-        before = None
+        previous_jpeg = None
         with self._pictures.watched():
             while True:
-                if (jpeg := self._jpeg) is not before:
+                if (jpeg := self._jpeg) is not previous_jpeg:
                     head = f'Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}'
                     yield b'%b\r\n\r\n%b\r\n--part\r\n' % (head.encode(), jpeg)
-                before = jpeg
+                previous_jpeg = jpeg
                 await asyncio.sleep(_PICTURE_S)
 
     async def _send_events(self, request: Request) -> Response:
@@ -174,14 +174,14 @@ class LivePage:
         """Content of an event."""
         newest, is_connected, persons = self._live.newest, self._live.is_connected, []
         if newest is not None and is_connected:
-            found = above(newest.found, self._pictures.score_thr)
+            keyframe = above(newest.found, self._pictures.score_thr)
             persons = [
                 dict(
                     id=number,
                     color='#{:02x}{:02x}{:02x}'.format(*PALETTE[number % len(PALETTE)]),
                     actions=[dict(action=a, score=score) for a, score in actions],
                 )
-                for number, actions in zip(found.ids, found.actions, strict=True)
+                for number, actions in zip(keyframe.ids, keyframe.actions, strict=True)
             ]
         return dict(
             source=self._live.name,

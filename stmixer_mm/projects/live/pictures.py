@@ -81,12 +81,12 @@ class LivePictures(Listener):
             self._changed.notify_all()
 
     def on_result(self, result: LiveResult) -> None:
-        found = above(result.found, self.score_thr)
+        keyframe = above(result.found, self.score_thr)
         height, width = result.size
         scale = np.divide(_size_of(height, width), (width, height))
         with self._changed:
-            if found.frame_index >= self._first:
-                self._found.append((time.monotonic(), _scaled(found, scale)))
+            if keyframe.frame_index >= self._first:
+                self._found.append((time.monotonic(), _scaled(keyframe, scale)))
                 self._changed.notify_all()
 
     def finish(self) -> None:
@@ -98,18 +98,20 @@ class LivePictures(Listener):
     def __iter__(self) -> Iterator[np.ndarray]:
         """Drawn pictures."""
         lags: deque[float] = deque(maxlen=_LAGS)
-        before, connection = None, 0
+        previous_keyframe, connection = None, 0
         while True:
             with self._changed:
                 self._changed.wait_for(self._can_draw)
                 if self._connection != connection:
-                    before, connection = None, self._connection
-                known_at, after = time.monotonic(), None
+                    previous_keyframe, connection = None, self._connection
+                known_at, next_keyframe = time.monotonic(), None
                 if self._found:
-                    known_at, after = self._found.popleft()
-                frames = self._frames_before(after)
-            if before is not None:
-                keyframes = [one for one in (before, after) if one is not None]
+                    known_at, next_keyframe = self._found.popleft()
+                frames = self._frames_before(next_keyframe)
+            if previous_keyframe is not None:
+                keyframes = [previous_keyframe]
+                if next_keyframe is not None:
+                    keyframes.append(next_keyframe)
                 annotator = Annotator(keyframes)
                 for frame in frames:
                     picture = annotator.draw(frame.index, frame.picture)
@@ -120,14 +122,16 @@ class LivePictures(Listener):
                             lambda: self._is_finished, max(wait_s, 0)
                         )
                     yield picture
-            if after is None:
+            if next_keyframe is None:
                 return
-            before = after
+            previous_keyframe = next_keyframe
 
     def _can_draw(self) -> bool:
-        """Whether all frames before the next keyframe have come."""
-        frames, found = self._frames, self._found
-        is_known = frames and found and frames[-1].index >= found[0][1].frame_index
+        """True if all frames before the next keyframe have come."""
+        frames, keyframes = self._frames, self._found
+        is_known = (
+            frames and keyframes and frames[-1].index >= keyframes[0][1].frame_index
+        )
         return bool(is_known or self._is_finished)
 
     def _frames_before(self, keyframe: Keyframe | None) -> list[_Frame]:
@@ -145,10 +149,10 @@ def _size_of(height: int, width: int) -> tuple[int, int]:
     return round(side * width), round(side * height)
 
 
-def _scaled(found: Keyframe, scale: np.ndarray) -> Keyframe:
+def _scaled(keyframe: Keyframe, scale: np.ndarray) -> Keyframe:
     """A keyframe whose x and y are scaled."""
     persons = [
-        replace(one, bbox=tuple((one.bbox * np.tile(scale, 2)).tolist()))
-        for one in found.persons
+        replace(person, bbox=tuple((person.bbox * np.tile(scale, 2)).tolist()))
+        for person in keyframe.persons
     ]
-    return replace(found, persons=persons)
+    return replace(keyframe, persons=persons)
