@@ -120,9 +120,9 @@ def _mixed(
     motion: Callable[[int], np.ndarray], t: float, duration: int, switch: float = SWITCH
 ) -> np.ndarray:
     """A motion, which depends on the second, at ``t``: a mixture while it changes."""
-    before = int(np.clip(t, 0, duration - 1))
-    share = _smooth((t - before - 0.5 + switch) / (2 * switch))
-    old, new = motion(before), motion(before + 1)
+    second = int(np.clip(t, 0, duration - 1))
+    share = _smooth((t - second - 0.5 + switch) / (2 * switch))
+    old, new = motion(second), motion(second + 1)
     return (1 - share) * old + share * new
 
 

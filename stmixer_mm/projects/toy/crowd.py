@@ -15,9 +15,9 @@ from stmixer_mm.projects.toy.script import ACTIONS, DURATION, Person, Scene
 HEIGHTS = 40 / 576, 90 / 576
 
 
-def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
+def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[str]]:
     """As :func:`script.actions_of`; nobody is said to meet anyone in a crowd."""
-    return script.actions_of(scene, t, [False for _ in seen])
+    return script.actions_of(scene, t, [False for _ in is_visible])
 
 
 def is_moot(scene: Scene, second: int) -> bool:
@@ -44,7 +44,7 @@ def _random_walker(
     legs = [way] * (DURATION + 1)
     if rng.rand() < 0.5:
         start = rng.randint(DURATION)
-        stop = str(rng.choice([one for one in ACTIONS[:5] if one != way]))
+        stop = str(rng.choice([action for action in ACTIONS[:5] if action != way]))
         legs[start : start + 3] = [stop] * len(legs[start : start + 3])
     height = rng.uniform(*HEIGHTS)
     walker = actor._replace(

@@ -49,10 +49,10 @@ def paint(
     # The last term: OpenCV's integer coordinates are the centres of pixels.
     points = np.rint((scale * points - corner - 0.5) * 2**_SHIFT).astype(np.int32)
     start = 0
-    for outline, radius, own in blobs:
+    for outline, radius, blob_color in blobs:
         part = points[start : start + len(outline)]
         start += len(outline)
-        ink = np.float64(own).tolist() if color is None else color
+        ink = np.float64(blob_color).tolist() if color is None else color
         width = max(1, round(2 * radius * scale))
         if len(part) > 2:
             cv2.fillConvexPoly(image, part, ink, cv2.LINE_AA, _SHIFT)
@@ -73,7 +73,7 @@ def render(
 
 
 class Located(NamedTuple):
-    """Where k people are in a frame."""
+    """Positions of k people in a frame."""
 
     bboxes: np.ndarray  # (k, 4): whole pixels, xyxy, not clipped
     shares: np.ndarray  # (k,): how much of each one's drawn area is visible
@@ -81,7 +81,7 @@ class Located(NamedTuple):
 
 
 def locate(view: View, size: tuple[int, int]) -> Located:
-    """Where people are, and how much of each is visible."""
+    """Positions of people, and how much of each is visible."""
     width, height = size
     owners = np.zeros((height, width), np.uint8)
     count = max(number for number, _ in view)
@@ -92,8 +92,8 @@ def locate(view: View, size: tuple[int, int]) -> Located:
         # The part of the mask that lies inside the frame.
         first, last = corner.clip(0), (corner + mask.shape[::-1]).clip(None, size)
         (x1, y1), (x2, y2) = first, np.maximum(first, last)
-        left, top = first - corner
-        inside = drawn[top : top + y2 - y1, left : left + x2 - x1]
+        x0, y0 = first - corner
+        inside = drawn[y0 : y0 + y2 - y1, x0 : x0 + x2 - x1]
         owners[y1:y2, x1:x2][inside] = number
         if number and drawn.any():
             x, y, w, h = cv2.boundingRect(drawn.astype(np.uint8))

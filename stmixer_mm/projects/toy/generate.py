@@ -96,11 +96,11 @@ def _persons(
     scene: script.Scene, t: float, located: Located, size: Size, story: ModuleType
 ) -> list[AnnotatedPerson]:
     """The visible persons at time ``t``, as :func:`locate` found them."""
-    seen = located.shares >= CLEAR
+    is_visible = located.shares >= CLEAR
     bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
-    actions = story.actions_of(scene, t, seen)
-    ids = [[story.ACTIONS.index(name) + 1 for name in done] for done in actions]
-    people = np.flatnonzero(seen).tolist()
+    actions = story.actions_of(scene, t, is_visible)
+    ids = [[story.ACTIONS.index(name) + 1 for name in names] for names in actions]
+    people = np.flatnonzero(is_visible).tolist()
     return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in people]
 
 
@@ -118,17 +118,17 @@ def action_tubes(
         pixels.
     """
     tubes: dict[int, list] = {}
-    going: dict[tuple, list] = {}
+    open_tubes: dict[tuple, list] = {}
     for frame, persons in enumerate(frames, start=1):
-        before, going = going, {}
+        previous_tubes, open_tubes = open_tubes, {}
         for bbox_norm, action_ids, person_id, _ in persons:
             row = (frame, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
             for action in action_ids:
-                tube = before.get((action, person_id))
+                tube = previous_tubes.get((action, person_id))
                 if tube is None:
                     tubes.setdefault(action - 1, []).append(tube := [])
                 tube.append(row)
-                going[action, person_id] = tube
+                open_tubes[action, person_id] = tube
     return tubes
 
 
@@ -136,10 +136,12 @@ def _make_video(
     split: str, index: int, *, seed: int, folder: Path, size: Size, story: str
 ) -> ToyVideo:
     """Write a video of a split; return its annotation."""
-    told = STORIES[story]
-    scene, keyframes = make_scene([seed, SPLITS.index(split), index], size, told)
+    story_module = STORIES[story]
+    scene, keyframes = make_scene(
+        [seed, SPLITS.index(split), index], size, story_module
+    )
     path = folder / f'{split}_{index:04d}.mp4'
-    times = (np.arange(told.DURATION * FPS) / FPS).tolist()
+    times = (np.arange(story_module.DURATION * FPS) / FPS).tolist()
     views = [view_at(scene, t) for t in times]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
     for frame in render(scene, views, size):
@@ -153,7 +155,7 @@ def _make_video(
             'space and that OpenCV can write mp4v video.'
         )
     frames = [
-        _persons(scene, t, locate(view, size), size, told)
+        _persons(scene, t, locate(view, size), size, story_module)
         for t, view in zip(times, views, strict=True)
     ]
     tracks = dict(zip(times[::TRACK_STEP], frames[::TRACK_STEP], strict=True))
@@ -228,13 +230,13 @@ def make_toy_dataset(
             at_end.callback(pool.shutdown, cancel_futures=True)
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)
-        at = dict(seed=seed, folder=folder / 'videos', size=size, story=story)
+        options = dict(seed=seed, folder=folder / 'videos', size=size, story=story)
         videos = {}
         for split, count in zip(SPLITS, (train_videos, val_videos), strict=True):
-            made = (pool.map if pool else map)(
-                partial(_make_video, split, **at), range(count)
+            finished_videos = (pool.map if pool else map)(
+                partial(_make_video, split, **options), range(count)
             )
-            videos[split] = list(track_iter_progress((made, count)))
+            videos[split] = list(track_iter_progress((finished_videos, count)))
             _write_split(folder / f'{split}.csv', videos[split], size)
         _write_tubes(folder / 'tubes.pkl', videos, size, STORIES[story])
         ids = {
@@ -248,9 +250,11 @@ def make_toy_dataset(
 
 def _write_split(ann_file: Path, videos: Sequence[ToyVideo], size: Size) -> None:
     keyframes = {
-        (v.name, time): one for v in videos for time, one in v.keyframes.items()
+        (v.name, time): persons for v in videos for time, persons in v.keyframes.items()
     }
-    tracks = {(v.name, time): one for v in videos for time, one in v.tracks.items()}
+    tracks = {
+        (v.name, time): persons for v in videos for time, persons in v.tracks.items()
+    }
     write_annotations(ann_file, keyframes)
     write_annotations(ann_file.with_stem(f'{ann_file.stem}_tracks'), tracks)
     sizes = {video.name: size[::-1] for video in videos}

@@ -32,19 +32,19 @@ class Visit(NamedTuple):
     end: int
 
 
-def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
+def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[str]]:
     """As :func:`script.actions_of`, with the two actions that need a memory."""
-    done = script.actions_of(scene, t, seen)
+    actions = script.actions_of(scene, t, is_visible)
     second = round(t)
-    *earlier, guest = (one for one, _ in groupby(scene.guests[: second + 1]))
+    *earlier, guest = (guest for guest, _ in groupby(scene.guests[: second + 1]))
     if guest and guest in earlier:
-        done[0].append('second_meeting')
-        done[guest].append('second_meeting')
+        actions[0].append('second_meeting')
+        actions[guest].append('second_meeting')
     for item in scene.items:
         holder = item.holders[second]
         if {*item.holders[:second]} - {holder}:
-            done[holder].append('carries_handed_over')
-    return done
+            actions[holder].append('carries_handed_over')
+    return actions
 
 
 def random_scene(rng: RandomState, aspect: float) -> Scene:
@@ -111,16 +111,16 @@ def _random_persons(
         legs[guest, max(0, start - 1) : start + 1] = back
         legs[guest, end : end + 2] = out
     for guest in range(1, count):
-        first = min((one.start for one in visits if one.guest == guest), default=1)
+        first = min((v.start for v in visits if v.guest == guest), default=1)
         start_x[guest] += sides[guest] * steps[guest] * min(2, first + 1)
 
     persons = []
     for number in range(count):
-        one = script.random_person(rng, aspect, start_x[number], DURATION)
+        person = script.random_person(rng, aspect, start_x[number], DURATION)
         held = {k for item in items for k, i in enumerate(item.holders) if i == number}
-        arms = ('rest' if k in held else name for k, name in enumerate(one.arms))
+        arms = ('rest' if k in held else name for k, name in enumerate(person.arms))
         changes = dict(legs=tuple(legs[number].tolist()), arms=tuple(arms))
         changes |= dict(height=height, speed=steps[number] / height)
         changes |= dict(ground_y=0.36 + 0.76 * height + rng.uniform(-0.03, 0.03))
-        persons.append(one._replace(**changes))
+        persons.append(person._replace(**changes))
     return tuple(persons)

@@ -96,23 +96,25 @@ class Scene(NamedTuple):
         return self.persons[0].duration
 
 
-def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
+def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[str]]:
     """The names of each person's actions at time ``t``.
 
     Args:
-        seen: Who is visible; invisible persons do not meet anyone.
+        is_visible: Of each person; invisible persons do not meet anyone.
     """
     second = round(t)
-    done = [{person.legs[second], person.arms[second]} for person in scene.persons]
+    action_sets = [
+        {person.legs[second], person.arms[second]} for person in scene.persons
+    ]
     for i, j in _approaching(scene, second):
-        if seen[i] and seen[j] and _gap(scene, i, j, t) > 0:
-            done[i].add('meet')
-            done[j].add('meet')
-    return [[action for action in ACTIONS if action in one] for one in done]
+        if is_visible[i] and is_visible[j] and _gap(scene, i, j, t) > 0:
+            action_sets[i].add('meet')
+            action_sets[j].add('meet')
+    return [[action for action in ACTIONS if action in names] for names in action_sets]
 
 
 def is_moot(scene: Scene, second: int) -> bool:
-    """Whether two people walk past each other around a second."""
+    """True if two people walk past each other around a second."""
     return any(
         _gap(scene, i, j, second - 0.5) > 0 > _gap(scene, i, j, second + 0.5)
         for i, j in _approaching(scene, second)
@@ -129,8 +131,8 @@ def _approaching(scene: Scene, second: int) -> list[tuple[int, int]]:
     ]
 
 
-def _gap(scene: Scene, one: int, other: int, t: float) -> float:
-    return scene.persons[other].x_at(t) - scene.persons[one].x_at(t)
+def _gap(scene: Scene, i: int, j: int, t: float) -> float:
+    return scene.persons[j].x_at(t) - scene.persons[i].x_at(t)
 
 
 def random_scene(rng: RandomState, aspect: float) -> Scene:
@@ -196,9 +198,9 @@ def _let_meet(rng: RandomState, aspect: float, pair: Sequence[Person]) -> list[P
     result = []
     for person, side in zip(pair, (-1, 1), strict=True):
         toward, away = ('walk_left', 'walk_right')[::side]
-        before, after = rng.choice(['stand', 'jump', 'squat', away], 2)
-        legs = [str(before)] * first + [toward] * (last - first)
-        legs += [str(after)] * (DURATION + 1 - last)
+        first_action, last_action = rng.choice(['stand', 'jump', 'squat', away], 2)
+        legs = [str(first_action)] * first + [toward] * (last - first)
+        legs += [str(last_action)] * (DURATION + 1 - last)
         actor = person._replace(legs=tuple(legs), start_x=0.0)
         meet_x = center + side * rng.uniform(0.16, 0.3) * person.height
         result.append(actor._replace(start_x=meet_x - actor.x_at(last - 0.5)))
