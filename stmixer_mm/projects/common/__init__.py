@@ -1,1 +1,1 @@
-"""What several projects need and the core does not."""
+"""Helpers that several projects need and the core does not."""

@@ -46,7 +46,11 @@ def collect_masks(
     """
     collected = {}
     for (video, seconds), persons in keyframes.items():
-        masks = {one.person_id: one.mask for one in persons if one.mask is not None}
+        masks = {
+            person.person_id: person.mask
+            for person in persons
+            if person.mask is not None
+        }
         if persons and not masks:
             continue
         height, width = size = sizes[video]
@@ -73,7 +77,7 @@ def to_coco(keyframes: Mapping[str, KeyframeMasks]) -> dict:
     for number, (key, (size, masks, unclear)) in enumerate(keyframes.items(), start=1):
         height, width = size
         images.append(dict(id=number, file_name=key, width=width, height=height))
-        for person_id, mask in [*masks.items(), *((None, one) for one in unclear)]:
+        for person_id, mask in [*masks.items(), *((None, mask) for mask in unclear)]:
             of_person = {} if person_id is None else dict(track_id=person_id)
             annotations.append(
                 dict(

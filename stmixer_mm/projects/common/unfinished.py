@@ -28,7 +28,7 @@ def choose_unfinished(
     Raises:
         UserError: there are such results, and they may not be.
     """
-    chosen, others = {}, []
+    chosen, outdated_files = {}, []
     for source, file in files.items():
         try:
             made_with = read_digest(file, source)
@@ -37,19 +37,19 @@ def choose_unfinished(
             print(error, file=sys.stderr)
         if made_with != digest:
             chosen[source] = file
-            others += [file] * (made_with is not None)
-    if others and not overwrite:
+            outdated_files += [file] * (made_with is not None)
+    if outdated_files and not overwrite:
         raise UserError(
-            f'{len(others)} of {len(files)} results were made with another model or '
-            f'other options, such as {others[0]}; pass --overwrite to make them anew, '
-            'or choose another --out.'
+            f'{len(outdated_files)} of {len(files)} results were made with another '
+            f'model or other options, such as {outdated_files[0]}; pass --overwrite to '
+            'make them anew, or choose another --out.'
         )
     print(f'videos to do: {len(chosen)}, finished before: {len(files) - len(chosen)}')
     return chosen
 
 
 def source_version(source: object) -> dict[str, float]:
-    """What changes when the files of a source do; nothing of what has no files."""
+    """Size and time of the last change of a source's files; empty without files."""
     stats = [os.stat(file) for file in source_files(source)]
     if not stats:
         return {}
