@@ -1,1 +1,1 @@
-"""What the tools in ``tools/analysis`` share: models, clips, counting and tables."""
+"""Models, clips, counting and tables for the tools in ``tools/analysis``."""

@@ -20,11 +20,11 @@ def bytes_in_use(device: torch.device) -> int:
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     """Bytes at the peak of a computation, beyond those in use before it."""
-    before = bytes_in_use(device)
+    base_bytes = bytes_in_use(device)
     run()
     is_cuda = device.type == 'cuda'
     peak = torch.cuda.max_memory_allocated(device) if is_cuda else _status('VmHWM')
-    return max(0, peak - before)
+    return max(0, peak - base_bytes)
 
 
 def _status(field: str) -> int:

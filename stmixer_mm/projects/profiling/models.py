@@ -63,7 +63,7 @@ def construct_model(cfg: Config) -> nn.Module:
 def detection(
     name: str, *, shape: Shape, device: str, overrides: dict | None = None
 ) -> Callable[[], object]:
-    """What detects once in a clip of noise.
+    """A function that detects once in a clip of noise.
 
     Args:
         name: A config, or FILE.py:FUNCTION: what that function returns is called.
