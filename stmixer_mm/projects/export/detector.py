@@ -56,12 +56,12 @@ class ExportedDetector(BaseModel):
         self.run, self.metadata = load(Path(file))
         self.classes = self.metadata.classes
         num_actions = self.head.num_classes - 1
-        found = self.metadata.tubelets, len(self.classes or [None] * num_actions)
+        exported = self.metadata.tubelets, len(self.classes or [None] * num_actions)
         expected = finds_tubelets(self), num_actions
-        if found != expected:
+        if exported != expected:
             raise UserError(
-                f'{file} has (tubelets, actions) = {found}, but the config {expected}; '
-                'give the config that it was exported with.'
+                f'{file} has (tubelets, actions) = {exported}, but the config '
+                f'{expected}; give the config that it was exported with.'
             )
 
     def forward(
@@ -96,40 +96,42 @@ class ExportedDetector(BaseModel):
         with blame(f'{self.file} fails', 'export it anew with tools/export.py'):
             outputs = join(parts)
             self.check_outputs(outputs, len(data_samples))
-        *found, vectors = outputs
-        found = self.head.choose(Detections(*found))
-        for sample, of_clip, one in zip(data_samples, vectors, found, strict=True):
+        *fields, vectors = outputs
+        predictions = self.head.choose(Detections(*fields))
+        for sample, clip_vectors, instances in zip(
+            data_samples, vectors, predictions, strict=True
+        ):
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
-            kept = one.pop('queries')
+            rows = instances.pop('queries')
             if self.with_query_vectors:
-                one.query_vectors = of_clip[kept]
-            sample.pred_instances = one
+                instances.query_vectors = clip_vectors[rows]
+            sample.pred_instances = instances
         return data_samples
 
     def check_outputs(self, outputs: Outputs, num_clips: int) -> None:
         """Raises ``ValueError`` for those of no detector."""
-        check_shapes([tuple(one.shape) for one in outputs], self.metadata)
-        found = len(outputs.bboxes), outputs.action_scores.shape[-1]
-        wanted = num_clips, self.head.num_classes - 1
-        if found != wanted:
+        check_shapes([tuple(output.shape) for output in outputs], self.metadata)
+        sizes = len(outputs.bboxes), outputs.action_scores.shape[-1]
+        expected_sizes = num_clips, self.head.num_classes - 1
+        if sizes != expected_sizes:
             raise ValueError(
-                f'(clips, actions) of its outputs are {found}, not {wanted}'
+                f'(clips, actions) of its outputs are {sizes}, not {expected_sizes}'
             )
         *shares, vectors = outputs
-        inside = [((one > -SLACK) & (one < 1 + SLACK)).all() for one in shares]
+        inside = [((values > -SLACK) & (values < 1 + SLACK)).all() for values in shares]
         if not all([*inside, vectors.isfinite().all()]):
             raise ValueError('some outputs are not in [0, 1], or not finite')
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises ``UserError`` for clips (T, h, w) that the file does not take."""
         if any(
-            size < SMALLEST if wanted is None else size != wanted
-            for size, wanted in zip(shape, self.metadata.shape, strict=True)
+            size < SMALLEST if expected is None else size != expected
+            for size, expected in zip(shape, self.metadata.shape, strict=True)
         ):
-            wanted = [one or f'≥{SMALLEST}' for one in self.metadata.shape]
+            expected = [size or f'≥{SMALLEST}' for size in self.metadata.shape]
             raise UserError(
                 f'A clip is {"x".join(map(str, shape))} (frames, height, width), but '
-                f'{self.file} takes {"x".join(map(str, wanted))}; export for it with '
+                f'{self.file} takes {"x".join(map(str, expected))}; export for it with '
                 '--shape or --dynamic size, or resize videos in the pipeline.'
             )
 

@@ -39,18 +39,22 @@ def check_graph(graph: Graph, about: Metadata) -> None:
     clips = Port(INPUT, 'uint8', (about.batch, 3, *about.shape))
     if graph.inputs != [clips]:
         raise ValueError(f'{FOREIGN}: its inputs are {graph.inputs}, not {[clips]}')
-    found = {(one.name, one.dtype): one.shape for one in graph.outputs}
-    if [*found] != [(name, 'float32') for name in Outputs._fields]:
-        raise ValueError(f'{FOREIGN}: its outputs are {[*found]}')
-    check_shapes([*found.values()], about)
+    outputs = {(port.name, port.dtype): port.shape for port in graph.outputs}
+    if [*outputs] != [(name, 'float32') for name in Outputs._fields]:
+        raise ValueError(f'{FOREIGN}: its outputs are {[*outputs]}')
+    check_shapes([*outputs.values()], about)
     check_bounds(graph, about)
 
 
 def check_bounds(graph: Graph, about: Metadata) -> None:
     """Raise ``ValueError`` if it may take more than a detector of such metadata."""
-    strange = {one for one in graph.operators if '.' in one or one in UNBOUNDED}
-    if strange:
-        raise ValueError(f'{FOREIGN}: it has {", ".join(sorted(strange))}')
+    unknown_operators = {
+        operator
+        for operator in graph.operators
+        if '.' in operator or operator in UNBOUNDED
+    }
+    if unknown_operators:
+        raise ValueError(f'{FOREIGN}: it has {", ".join(sorted(unknown_operators))}')
     clip = about.batch, 3, *about.shape
     if graph.largest > MOST + MOST_OF_CLIP * prod(size or 1 for size in clip):
         raise ValueError(f'one of its tensors has {graph.largest:.1e} elements')
@@ -88,7 +92,7 @@ def read_onnx(model: object) -> Graph:
 
     def port(value: object) -> Port:
         kind = value.type.tensor_type
-        dims = [one.dim_value if one.dim_value else None for one in kind.shape.dim]
+        dims = [dim.dim_value if dim.dim_value else None for dim in kind.shape.dim]
         return Port(value.name, tensor_dtype_to_np_dtype(kind.elem_type).name, (*dims,))
 
     for weight in model.graph.initializer:
@@ -96,7 +100,7 @@ def read_onnx(model: object) -> Graph:
             weight.ClearField('raw_data')
     del model.graph.value_info[:]  # which may be wrong
     nodes = [node for part in (model.graph, *model.functions) for node in part.node]
-    operators = {f'{one.domain}.{one.op_type}'.lstrip('.') for one in nodes}
+    operators = {f'{node.domain}.{node.op_type}'.lstrip('.') for node in nodes}
     if model.graph.sparse_initializer:
         operators.add('SparseTensor')
     graph = shape_inference.infer_shapes(model).graph
@@ -122,10 +126,10 @@ def read_openvino(model: object) -> Graph:
     return Graph(
         [port(node) for node in model.inputs],
         [port(node) for node in model.outputs],
-        {one.get_type_name() for one in operators},
+        {operator.get_type_name() for operator in operators},
         max(
             prod(size or 1 for size in node.partial_shape.get_min_shape())
-            for one in operators
-            for node in one.outputs()
+            for operator in operators
+            for node in operator.outputs()
         ),
     )

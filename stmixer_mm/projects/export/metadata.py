@@ -20,7 +20,7 @@ FOREIGN = 'it was not written by tools/export.py'
 
 @dataclass(kw_only=True)
 class Metadata:
-    """What a client has to know of a model."""
+    """Description of an exported model for its clients."""
 
     version: str = stmixer_mm.__version__  # of this package
     classes: list[str] | None = None  # names of the actions; None: unknown
@@ -51,7 +51,7 @@ class Metadata:
         """The inverse; raises ``ValueError`` if it does not describe such a model."""
         try:
             content = json.loads(text)
-            names = {one.name for one in fields(cls)} & set(content)
+            names = {attribute.name for attribute in fields(cls)} & set(content)
             about = cls(**{name: content[name] for name in names})
         except (TypeError, ValueError):
             raise ValueError(FOREIGN) from None
@@ -115,11 +115,16 @@ def describe(traced: Traced, precision: str) -> Metadata:
 
 def _find_sides(transforms: list[dict]) -> list[int | None] | None:
     """Largest sides, long and short, if the pipeline only resizes pictures to these."""
-    names = [one['type'].rpartition('.')[-1] for one in transforms]
+    names = [transform['type'].rpartition('.')[-1] for transform in transforms]
     decoder = find(names, lambda name: 'Decode' in name) or 0
-    after = zip(names[decoder + 1 :], transforms[decoder + 1 :], strict=True)
-    changes = [pair for pair in after if not pair[0].startswith(('Format', 'Pack'))]
-    if [(name, *one) for name, one in changes] != [('Resize', 'type', 'scale')]:
+    changes = [
+        (name, transform)
+        for name, transform in [*zip(names, transforms, strict=True)][decoder + 1 :]
+        if not name.startswith(('Format', 'Pack'))
+    ]
+    if [(name, *transform) for name, transform in changes] != [
+        ('Resize', 'type', 'scale')
+    ]:
         return None
     short, long = sorted(changes[0][1]['scale'])
     return [None, long] if short == -1 else [long, short]

@@ -80,7 +80,7 @@ def write_near(
 
 
 def is_within(parity: Parity, limits: Parity) -> bool:
-    """Whether no difference is larger; a NaN is within no limit."""
+    """True if no difference is larger; a NaN is within no limit."""
     return parity.scores <= limits.scores and parity.pixels <= limits.pixels
 
 

@@ -99,14 +99,14 @@ def detect_videos(
         if draw:
             options['vis_file'] = file.with_suffix('.mp4')
         version = source_version(source)  # before it is read
-        found = _detect(inferencer, source, options)
-        if found.error is None:
-            if draw and found.tubes is not None:
-                found.plot_timeline(file.with_suffix('.png'))
-            replace(found, **version, made_with=digest).save(
+        detections = _detect(inferencer, source, options)
+        if detections.error is None:
+            if draw and detections.tubes is not None:
+                detections.plot_timeline(file.with_suffix('.png'))
+            replace(detections, **version, made_with=digest).save(
                 file
             )  # last: the video is finished
-        problems[source] = _problem_of(found)
+        problems[source] = _problem_of(detections)
         _tell(source, problems[source])
     if table:
         write_rows(csv_file, _list_rows(files, digest), with_ids=True)
@@ -123,7 +123,7 @@ def result_files(
         sources: Paths and URLs of the videos.
         suffixes: Of further files for each video.
     """
-    stems = [re.sub(r'[^\w.-]+', '_', Path(one).stem)[:60] for one in sources]
+    stems = [re.sub(r'[^\w.-]+', '_', Path(source).stem)[:60] for source in sources]
     files, counts = {}, Counter(stems)
     for source, stem in zip(sources, stems, strict=True):
         file = Path(out, f'{stem}.json')
@@ -149,8 +149,8 @@ def read_finished(file: Path, source: str) -> VideoDetections | None:
     with blame(f'{file} is damaged', 'it is written anew'):
         detections = VideoDetections.from_dict(json.loads(file.read_bytes()))
         detections.rows()  # which has further needs
-    now = source_version(source)
-    is_same = all(getattr(detections, key) in (None, now[key]) for key in now)
+    version = source_version(source)
+    is_same = all(getattr(detections, key) in (None, version[key]) for key in version)
     return detections if is_same else None
 
 
@@ -164,13 +164,15 @@ def _list_rows(files: Mapping[str, Path], digest: str) -> Iterator[dict]:
 
 
 def _head(source: str) -> bytes:
-    """What the result of a video begins with."""
+    """First bytes of the result of a video."""
     return (HEAD + json.dumps(name_source(source))).encode()
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:
     """Sources without repetitions, with paths that are valid in any folder."""
-    absolute = (one if is_live(one) else os.path.abspath(one) for one in sources)
+    absolute = (
+        source if is_live(source) else os.path.abspath(source) for source in sources
+    )
     return list(dict.fromkeys(absolute))
 
 
@@ -184,12 +186,13 @@ def _detect(
         return VideoDetections(source=name_source(source), error=tell(error))
 
 
-def _problem_of(found: VideoDetections) -> str | None:
-    if found.error is not None:
-        return f'failed ({found.error})'
-    if not found.damage:
+def _problem_of(detections: VideoDetections) -> str | None:
+    if detections.error is not None:
+        return f'failed ({detections.error})'
+    if not detections.damage:
         return None
-    return f'damaged, done in part ({(found.damage_reasons or ["no reason known"])[0]})'
+    reasons = detections.damage_reasons or ['no reason known']
+    return f'damaged, done in part ({reasons[0]})'
 
 
 def _tell(video: str, problem: str | None) -> None:
@@ -259,7 +262,7 @@ def _connect(address: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether a cluster can be joined; tried in a process, as Ray waits for minutes."""
+    """True if a cluster can be joined; tried in a process, as Ray waits for minutes."""
     command = [sys.executable, '-c', f'import ray; ray.init({address!r})']
     with suppress(subprocess.TimeoutExpired):
         return not subprocess.run(
@@ -285,7 +288,7 @@ def _write_data_set(
     ray.data.DataContext.get_current().max_errored_blocks = -1  # ended their workers
     with blame('Ray stopped', 'run the same command again'), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # max_task_retries has no other name yet
-        found = ray.data.from_items(
+        data_set = ray.data.from_items(
             [dict(video=os.fsencode(video)) for video in videos],
             override_num_blocks=min(len(videos), _MAX_BLOCKS),
         ).map_batches(
@@ -301,7 +304,7 @@ def _write_data_set(
             num_gpus=1 if gpus else 0,
             max_task_retries=_RETRIES,
         )
-        {'json': found.write_json, 'parquet': found.write_parquet}[form](out)
+        {'json': data_set.write_json, 'parquet': data_set.write_parquet}[form](out)
     return dict(outcomes.get_nowait_batch(outcomes.qsize()))
 
 
@@ -313,6 +316,6 @@ class _Worker:
 
     def __call__(self, batch: Mapping[str, Any]) -> Any:
         video = os.fsdecode(batch['video'][0])
-        found = _detect(self._inferencer, video, self._options)
-        self._outcomes.put((video, _problem_of(found)))
-        return arrow_table(found)
+        detections = _detect(self._inferencer, video, self._options)
+        self._outcomes.put((video, _problem_of(detections)))
+        return arrow_table(detections)
