@@ -147,10 +147,10 @@ def measure(case: dict, args: Options) -> dict:
         peak = peak_bytes(partial(bench.run, decoder), device)
         row[f'{name}_peak_mb'] = round(peak / 1e6, 1)
         if bench.is_training:
-            before = bytes_in_use(device)
+            base_bytes = bytes_in_use(device)
             outputs = bench.forward(decoder)
-            kept = bytes_in_use(device) - before
-            row[f'{name}_kept_mb'] = round(kept / 1e6, 1)
+            output_bytes = bytes_in_use(device) - base_bytes
+            row[f'{name}_kept_mb'] = round(output_bytes / 1e6, 1)
             del outputs
     return row | dict(machine=machine(device))
 
@@ -240,8 +240,8 @@ class DecoderBench:
         boxes_xyzr = xyxy_to_xyzr(frame).expand(
             self.case['batch'], decoder.num_queries, 4
         )
-        seen = decoder(self.feats, boxes_xyzr, pad_shape=self.size)
-        return [values for stage in seen.stages for values in stage]
+        decoded = decoder(self.feats, boxes_xyzr, pad_shape=self.size)
+        return [values for stage in decoded.stages for values in stage]
 
 
 class SamplingBench(DecoderBench):
@@ -279,7 +279,9 @@ def print_rows(rows: list[dict]) -> None:
     for row in rows:
         case = ' '.join(str(row[key]) for key in differing)
         values = (row.get(key) for key in columns)
-        table.append((case, *('' if one is None else f'{one:g}' for one in values)))
+        table.append(
+            (case, *('' if value is None else f'{value:g}' for value in values))
+        )
     print(f'{fixed}; {rows[0]["backend"]}; {json.dumps(rows[0]["machine"])}')
     print(format_table(table))
 

@@ -84,13 +84,13 @@ def draw_sample(
 
 def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures (h, w, 3) in a grid of about ``SHEET_WIDTH`` pixels."""
-    height, width = np.max([one.shape[:2] for one in pictures], axis=0) + GAP
+    height, width = np.max([picture.shape[:2] for picture in pictures], axis=0) + GAP
     columns = max(1, min(SHEET_WIDTH // width, len(pictures)))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
     for number, picture in enumerate(pictures):
-        top, left = number // columns * height, number % columns * width
-        sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
+        y, x = number // columns * height, number % columns * width
+        sheet[y : y + len(picture), x : x + picture.shape[1]] = picture
     return sheet
 
 
@@ -133,7 +133,7 @@ def main(
             f'The config has no dataset for {split}; choose another --split.'
         )
     np.random.seed(seed)
-    places = spread([len(one) for one in datasets], number)
+    places = spread([len(dataset) for dataset in datasets], number)
     pictures = [
         draw_sample(
             datasets[part][index],

@@ -53,7 +53,7 @@ def read_help() -> dict[str, dict[str, str]]:
 
 
 def make_help() -> dict[str, dict[str, str]]:
-    """What each verb does, and its help, of the signatures of the tools."""
+    """A sentence and the help of each verb, from the signatures of the tools."""
     from stmixer_mm.command_line import make_parser
 
     os.environ['COLUMNS'] = '88'

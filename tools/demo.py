@@ -73,12 +73,12 @@ def main(
     results = inferencer.detect(video, vis_file=out, strict=True, **detection)
     for path in tables.values():
         results.save(path)
-    found = results.keyframes
-    counts = [len(keyframe.persons) for keyframe in found]
+    keyframes = results.keyframes
+    counts = [len(keyframe.persons) for keyframe in keyframes]
     persons = sum(counts) if results.tubes is None else len(results.tubes)
     frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
-    seen = f'{sum(map(bool, counts))} of {len(found)}'
-    print(f'persons: {persons}, in {seen} {frames}')
+    share = f'{sum(map(bool, counts))} of {len(keyframes)}'
+    print(f'persons: {persons}, in {share} {frames}')
     print(
         f'video: {out}',
         *(

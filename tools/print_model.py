@@ -38,11 +38,13 @@ def main(config: str, *, shape: Shape = None, cfg_options: CfgOptions = None) ->
 
 def print_table(model: nn.Module, shape: tuple[int, int, int]) -> None:
     rows = [('part', 'type', 'in', 'out', 'parameters (M)')]
-    for name, part, given, returned in list_parts(model, shape):
+    for name, part, inputs, outputs in list_parts(model, shape):
         labels = [(name, type(part).__name__, millions(part))]
-        for label, one, other in zip_longest(labels, given, returned, fillvalue=''):
+        for label, in_shape, out_shape in zip_longest(
+            labels, inputs, outputs, fillvalue=''
+        ):
             name, kind, number = label or ('', '', '')
-            rows.append((name, kind, one, other, number))
+            rows.append((name, kind, in_shape, out_shape, number))
     rows.append(('total', type(model).__name__, '', '', millions(model)))
     print('levels of a clip: channels x frames x height x width')
     print(format_table(rows, left=4))
@@ -53,19 +55,19 @@ def list_parts(
 ) -> Iterator[tuple[str, nn.Module, list[str], list[str]]]:
     """Parts with the shapes of their inputs and outputs, as far as these are maps."""
     inputs = preprocess(model, shape)
-    given = [f'3x{"x".join(map(str, shape))}']
-    yield 'data_preprocessor', model.data_preprocessor, given, list_shapes(inputs)
+    clips = [f'3x{"x".join(map(str, shape))}']
+    yield 'data_preprocessor', model.data_preprocessor, clips, list_shapes(inputs)
     traced = trace_shapes(model, inputs)
-    for key, part, given, returned in traced.parts:
+    for key, part, part_inputs, part_outputs in traced.parts:
         name = key.removeprefix('model.')
-        yield name, part, list_shapes(given), list_shapes(returned)
+        yield name, part, list_shapes(part_inputs), list_shapes(part_outputs)
     strides = []
     if isinstance(model, ClipDetector):
         size = tuple(inputs.shape[-2:])
         model.check_feats(traced.feats, size)
         if hasattr(model, 'decoder'):
-            found = model.decoder.strides_of(traced.feats, size)
-            strides = [f'strides {", ".join(f"{stride:g}" for stride in found)}']
+            numbers = model.decoder.strides_of(traced.feats, size)
+            strides = [f'strides {", ".join(f"{stride:g}" for stride in numbers)}']
     for name, part in model.named_children():
         if name not in ('data_preprocessor', 'backbone', 'neck'):
             yield name, part, strides if name == 'decoder' else [], []

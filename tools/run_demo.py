@@ -51,7 +51,7 @@ Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
 
 
 class Job(NamedTuple):
-    """What to train, and what to detect in."""
+    """Config to train, and video to detect in."""
 
     config: Path | str
     video: Path
@@ -179,24 +179,26 @@ def find_clip(clip: Path | None) -> Path | None:
         UserError: what is named is another file.
     """
     real = os.environ.get('STMIXER_REAL_DATA')
-    named = clip or (real and Path(real, 'basketball', 'basketball.mp4'))
-    kept = cache_folder() / 'basketball.mp4'
-    if named is None and not kept.exists():
+    named_file = clip or (real and Path(real, 'basketball', 'basketball.mp4'))
+    cached_file = cache_folder() / 'basketball.mp4'
+    if named_file is None and not cached_file.exists():
         print(f'[demo] fetching {CLIP}', flush=True)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            cached_file.parent.mkdir(parents=True, exist_ok=True)
             with download_timeout():
-                torch.hub.download_url_to_file(CLIP, str(kept), SHA256, progress=False)
+                torch.hub.download_url_to_file(
+                    CLIP, str(cached_file), SHA256, progress=False
+                )
         except (OSError, RuntimeError) as error:
             print(f'[demo] it cannot be fetched ({error})')
             return None
-    found = Path(named or kept)
-    if not found.is_file() or sha256_of(found) != SHA256:
+    file = Path(named_file or cached_file)
+    if not file.is_file() or sha256_of(file) != SHA256:
         raise UserError(
-            f'{found} is not the clip whose keyframes are annotated; fetch {CLIP}, or '
+            f'{file} is not the clip whose keyframes are annotated; fetch {CLIP}, or '
             'leave out --clip.'
         )
-    return found
+    return file
 
 
 def remember_clip(clip: Path, work_dir: Path) -> Job:
@@ -256,15 +258,17 @@ def run_training(command: list[str], environment: dict[str, str]) -> int:
     return process.returncode
 
 
-def describe(found: VideoDetections, most: int = 3) -> list[str]:
+def describe(detections: VideoDetections, most: int = 3) -> list[str]:
     """A line for each of the persons that were seen longest."""
-    times = {one.frame_index: one.time_s for one in found.keyframes}
+    times = {frame.frame_index: frame.time_s for frame in detections.keyframes}
     lines = []
-    longest = sorted(found.tubes, key=lambda one: one.first_frame - one.last_frame)
-    for tube in longest[:most]:
+    tubes = sorted(
+        detections.tubes, key=lambda tube: tube.first_frame - tube.last_frame
+    )
+    for tube in tubes[:most]:
         stretches = [
-            f'{one.action} from {times[one.first_frame]:.1f} s'
-            for one in sorted(tube.actions, key=lambda one: one.first_frame)
+            f'{stretch.action} from {times[stretch.first_frame]:.1f} s'
+            for stretch in sorted(tube.actions, key=lambda action: action.first_frame)
         ]
         actions = ', '.join(stretches) or 'none of the known actions'
         lines.append(f'person {tube.id}: {actions}')

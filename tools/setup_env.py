@@ -165,12 +165,12 @@ def install_all(log, extras, compiled):
     busy.touch()
     STAMP.unlink(missing_ok=True)
     torch = installed('torch')
-    wanted = [f'torch==={torch}'] if torch else listed_in('torch.txt')
-    wanted += listed_in('runtime.txt', 'hosts_need.txt')
-    wanted += listed_in(*(EXTRAS[extra] for extra in extras))
+    packages = [f'torch==={torch}'] if torch else listed_in('torch.txt')
+    packages += listed_in('runtime.txt', 'hosts_need.txt')
+    packages += listed_in(*(EXTRAS[extra] for extra in extras))
     if not runs(log, 'import cv2'):
-        wanted += listed_in('opencv.txt')
-    pip(log, 'installing torch and what the packages need', 'install', *wanted)
+        packages += listed_in('opencv.txt')
+    pip(log, 'installing torch and what the packages need', 'install', *packages)
     install_mmcv(log, compiled)
     hosts = [*listed_in('hosts.txt'), '--no-build-isolation', '--editable', str(ROOT)]
     if 'test' in extras:

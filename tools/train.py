@@ -45,7 +45,9 @@ def main(
         no_validate=no_validate,
         auto_scale_lr=auto_scale_lr,
         randomness={
-            key: one for key, one in randomness.items() if one not in (None, False)
+            key: value
+            for key, value in randomness.items()
+            if value not in (None, False)
         },
     )
     run_config(config, 'train', change, partial(resume_from, checkpoint=resume), **run)

@@ -39,16 +39,16 @@ def main(
     model = init_detector(config, checkpoint, cfg_options=overrides(**settings) | head)
     options = dict(model.cfg.test_dataloader.dataset)
     options |= dict(all_frames=False, frame_stride=stride)
-    found = np.array([best_of_actors(model, sample) for sample in read(options)])
+    actor_scores = np.array([best_of_actors(model, sample) for sample in read(options)])
     pipeline = [*options['pipeline']]
     place = [step['type'] in DECODES for step in pipeline].index(True) + 1
     pipeline.insert(place, dict(type='CropEmptyPart', prob=1.0))
     options |= dict(pipeline=pipeline, bystanders_file=bystanders_file)
-    empty = np.array([best(model, sample) for sample in read(options)])
-    threshold = np.quantile(empty, share)
-    print(f'{len(empty)} empty scenes, {len(found)} with an actor')
+    empty_scores = np.array([best(model, sample) for sample in read(options)])
+    threshold = np.quantile(empty_scores, share)
+    print(f'{len(empty_scores)} empty scenes, {len(actor_scores)} with an actor')
     for value in sorted([threshold, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]):
-        quiet, recall = (empty < value).mean(), (found >= value).mean()
+        quiet, recall = (empty_scores < value).mean(), (actor_scores >= value).mean()
         print(f'person score {value:.3f}: {quiet:.3f} stay empty, recall {recall:.3f}')
 
 

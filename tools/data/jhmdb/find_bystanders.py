@@ -81,7 +81,7 @@ def detect(session, file: Path, score_thr: float) -> np.ndarray:
 
 
 def near(bboxes: np.ndarray, actors: np.ndarray) -> np.ndarray:
-    """Whether boxes (n, 4) may be of one of the actors (k, 4), (n,) bool."""
+    """(n,) bool: boxes (n, 4) that may be of one of the actors (k, 4)."""
     bboxes, actors = torch.from_numpy(bboxes), torch.from_numpy(actors)
     covers = bbox_overlaps(bboxes, actors) >= MAX_IOU
     covers |= bbox_overlaps(bboxes, actors, mode='iof') >= MAX_COVER

@@ -39,16 +39,18 @@ def convert(annotations: dict[str, dict], test_videos: list[str]) -> dict:
     """The content of the pickle, see :mod:`stmixer_mm.datasets.annotations.tube_annotations`."""
     tubes = {}
     for video, content in annotations.items():
-        of_video = tubes[video] = {}
+        video_tubes = tubes[video] = {}
         for annotation in content['annotations']:
             tube = to_tube(annotation['boxes'], int(annotation['sf']))
-            of_video.setdefault(int(annotation['label']), []).append(tube)
+            video_tubes.setdefault(int(annotation['label']), []).append(tube)
     annotated_test_videos = [video for video in test_videos if video in annotations]
     return {
         'labels': sorted({video.split('/')[0] for video in annotations}),
         'train_videos': [sorted(annotations.keys() - {*annotated_test_videos})],
         'test_videos': [annotated_test_videos],
-        'nframes': {name: int(each['numf']) for name, each in annotations.items()},
+        'nframes': {
+            video: int(content['numf']) for video, content in annotations.items()
+        },
         'resolution': dict.fromkeys(annotations, RESOLUTION),
         'gttubes': tubes,
     }
