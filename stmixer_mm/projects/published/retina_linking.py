@@ -144,7 +144,7 @@ class RetinaLinking:
     def _is_near(
         self, path: list[int], free: np.ndarray, bboxes: np.ndarray
     ) -> np.ndarray:
-        """Which free boxes overlap the place where a path is expected."""
+        """(n,) bool: free boxes that overlap the place where a path is expected."""
         steps = min(self.end_after + 1, len(path)) - 1
         last, past = bboxes[path[-1]], bboxes[path[-1 - steps]]
         expected, free_bboxes = last + (last - past) / max(1, steps), bboxes[free]

@@ -95,7 +95,7 @@ def _fits_a_tile(bboxes: Tensor, views: Tensor) -> Tensor:
 
 
 def _best_of_each(bboxes: Tensor, owners: Tensor, views: Tensor) -> list[int]:
-    """Which of n boxes are the first of their persons.
+    """Indices of those of n boxes that are the first of their persons.
 
     A view has one box of a person at most: the one that is most like what it can see
     of the first. So persons who cross stay two wherever a view has both.
