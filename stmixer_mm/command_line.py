@@ -30,14 +30,14 @@ def number(
 ) -> Callable[[str], int | float]:
     """The type of an option: a number from ``least`` to ``most``, above ``above``."""
     low = f'above {above:g}' if above > least else f'from {least:g}'
-    wanted = f'{"whole " * (kind is int)}number {low} up to {most:.10g}'
+    description = f'{"whole " * (kind is int)}number {low} up to {most:.10g}'
 
     def read(text: str) -> int | float:
         with suppress(ValueError):
             value = kind(text)
             if least <= value <= most and above < value:
                 return value
-        raise argparse.ArgumentTypeError(f'{text!r} is not a {wanted}')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a {description}')
 
     return read
 
@@ -99,9 +99,13 @@ class OptionsOf(NamedTuple):
     without: Sequence[str] = ()
 
     def names(self) -> list[str]:
-        every = inspect.signature(self.function).parameters.values()
-        names = [one.name for one in every if one.kind is one.KEYWORD_ONLY]
-        return [name for name in names if name not in self.without]
+        parameters = inspect.signature(self.function).parameters.values()
+        return [
+            parameter.name
+            for parameter in parameters
+            if parameter.kind is parameter.KEYWORD_ONLY
+            and parameter.name not in self.without
+        ]
 
 
 def overrides(
@@ -124,7 +128,7 @@ def run_main(main: Callable) -> Any:
     parser, nested = make_parser(main)
     args = vars(parser.parse_args())
     for name, options in nested.items():
-        args[name] = {each: args.pop(each) for each in options.names()}
+        args[name] = {option: args.pop(option) for option in options.names()}
     with user_errors():
         return main(**args)
 
@@ -149,27 +153,28 @@ def add_options(
         The parameters that have options of other functions in their place.
     """
     helps, nested = _read_helps(function), {}
-    for one in inspect.signature(function, eval_str=True).parameters.values():
-        further = getattr(one.annotation, '__metadata__', ())
-        options = [each for each in further if isinstance(each, OptionsOf)]
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        metadata = getattr(parameter.annotation, '__metadata__', ())
+        options = [value for value in metadata if isinstance(value, OptionsOf)]
         if options:
-            (nested[one.name],) = options
+            (nested[parameter.name],) = options
             add_options(parser, options[0].function, options[0].names())
-        elif names is None or one.name in names:
-            form = _form(one.annotation)
-            form['help'] = helps.get(one.name, form.get('help', ''))
-            has_default = one.default is not one.empty
+        elif names is None or parameter.name in names:
+            form = _form(parameter.annotation)
+            form['help'] = helps.get(parameter.name, form.get('help', ''))
+            default = parameter.default
+            has_default = default is not parameter.empty
             if has_default:
-                form['default'] = one.default
-                is_told = one.default in (None, False, ()) or 'default' in form['help']
+                form['default'] = default
+                is_told = default in (None, False, ()) or 'default' in form['help']
                 form['help'] += '' if is_told else ' (default: %(default)s)'
-            if one.kind is one.KEYWORD_ONLY:
-                flag = form.pop('flag', f'--{one.name.replace("_", "-")}')
-                form |= dict(dest=one.name, required=not has_default)
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                flag = form.pop('flag', f'--{parameter.name.replace("_", "-")}')
+                form |= dict(dest=parameter.name, required=not has_default)
                 parser.add_argument(flag, **form)
             else:
                 optional = dict(nargs='?') if has_default else {}
-                parser.add_argument(one.name, **optional | form)
+                parser.add_argument(parameter.name, **optional | form)
     return nested
 
 
@@ -178,8 +183,8 @@ def _form(annotation: object) -> dict[str, Any]:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         form = _form(args[0])
-        for one in args[1:]:
-            form |= one if isinstance(one, dict) else dict(type=one)
+        for metadata in args[1:]:
+            form |= metadata if isinstance(metadata, dict) else dict(type=metadata)
         return form
     if origin in (Union, types.UnionType):  # the first of X | None
         return _form(args[0])

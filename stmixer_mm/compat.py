@@ -188,8 +188,8 @@ def _step_of(checkpoint: str | Path) -> int:
 
 def _find_earlier_checkpoint(path: str | Path) -> Path | None:
     """The checkpoint of the same run that was saved before another one."""
-    beside = Path(path).parent.glob('*.pth')
-    earlier = [one for one in beside if -1 < _step_of(one) < _step_of(path)]
+    checkpoints = Path(path).parent.glob('*.pth')
+    earlier = [file for file in checkpoints if -1 < _step_of(file) < _step_of(path)]
     return max(earlier, key=_step_of, default=None)
 
 
@@ -208,17 +208,17 @@ def _leave_out_schedules_after_the_end() -> None:
     build = runner.Runner._build_param_scheduler
 
     def build_those_within(self, scheduler, optim_wrapper):
-        every = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
-        within = [one for one in every if not is_after_the_end(self, one)]
+        schedulers = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
+        within = [config for config in schedulers if not is_after_the_end(self, config)]
         return build(self, within, optim_wrapper)
 
-    def is_after_the_end(self, one) -> bool:
-        if not isinstance(one, dict) or 'end' in one or not one.get('begin'):
+    def is_after_the_end(self, config) -> bool:
+        if not isinstance(config, dict) or 'end' in config or not config.get('begin'):
             return False
         if not isinstance(self._train_loop, runner.BaseLoop):
             return False
-        in_epochs = one.get('by_epoch', True)
-        return one['begin'] >= (self.max_epochs if in_epochs else self.max_iters)
+        in_epochs = config.get('by_epoch', True)
+        return config['begin'] >= (self.max_epochs if in_epochs else self.max_iters)
 
     runner.Runner._build_param_scheduler = build_those_within
 
@@ -234,9 +234,9 @@ def _find_own_configs() -> None:
     find = Config._get_cfg_path
 
     def find_any(path: str, file: str) -> tuple[str, str | None]:
-        package, _, own = path.partition('::')
+        package, _, config_path = path.partition('::')
         if package == 'stmixer_mm':
-            return str(package_folder() / 'configs' / own), None
+            return str(package_folder() / 'configs' / config_path), None
         return find(path, file)
 
     Config._get_cfg_path = staticmethod(find_any)
@@ -250,9 +250,9 @@ def _shorten_logs() -> None:
     """
 
     def environment() -> dict:
-        found = collect_env()
-        found.pop('PyTorch compiling details', None)
-        return found
+        info = collect_env()
+        info.pop('PyTorch compiling details', None)
+        return info
 
     collect_env = runner.runner.collect_env
     runner.runner.collect_env = environment
@@ -375,10 +375,12 @@ def onednn_linear(inputs, weight, bias=None):
     Matrices that are contiguous neither by rows nor by columns are copied: for those
     oneDNN has only its reference implementation.
     """
-    inputs, weight = (
-        each if each.is_contiguous() or each.t().is_contiguous() else each.contiguous()
-        for each in (inputs, weight)
-    )
+
+    def by_rows_or_columns(matrix):
+        is_fine = matrix.is_contiguous() or matrix.t().is_contiguous()
+        return matrix if is_fine else matrix.contiguous()
+
+    inputs, weight = by_rows_or_columns(inputs), by_rows_or_columns(weight)
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
 
 

@@ -81,7 +81,7 @@ def printable(text: str) -> str:
 
     Characters that a terminal obeys or that XML cannot have are escaped.
     """
-    text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
     return _SECRET.sub(r'\1***', _LOGIN.sub('', text))
 
 
@@ -131,8 +131,8 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             print('stopped: interrupted by the user', file=sys.stderr)
             sys.exit(130)
-        for one in getattr(error, 'errors', [error]):
-            print(f'error: {tell(one)}', file=sys.stderr, flush=True)
+        for failure in getattr(error, 'errors', [error]):
+            print(f'error: {tell(failure)}', file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -166,8 +166,8 @@ def explain(error: BaseException) -> str | None:
 def _find_killed_worker(error: BaseException | None) -> str | None:
     """PyTorch's words for it; it interrupts any code, which may wrap them."""
     while error is not None:
-        if found := re.search(r'DataLoader worker \(pid.*?\)[^.)]*', str(error)):
-            return found[0]
+        if match := re.search(r'DataLoader worker \(pid.*?\)[^.)]*', str(error)):
+            return match[0]
         error = error.__cause__ or error.__context__
     return None
 

@@ -215,9 +215,9 @@ def check_no_input(
     outputs: Iterable[str | Path], inputs: Iterable[str | Path], *, purpose: str
 ) -> None:
     """Raise ``UserError`` if an output is an input, also by links of any kind."""
-    read = {_identity(path) for path in inputs}
+    input_ids = {_identity(path) for path in inputs}
     for path in outputs:
-        if _identity(path) in read:
+        if _identity(path) in input_ids:
             raise UserError(
                 f'{purpose} {path} is also an input and would be replaced; choose '
                 'another name.'
@@ -233,13 +233,13 @@ def _identity(path: str | Path) -> tuple | str:
 
 
 def begins_with(path: str | Path, head: bytes, *, offset: int = 0) -> bool:
-    """Whether a path is a regular file of this content, or as much of it as it has."""
+    """True for a regular file with this content, or with a shorter part of it."""
     if not os.path.isfile(path):
         return False
     with open(path, 'rb') as file:
         file.seek(offset)
-        found = file.read(len(head))
-    return found == head[: len(found)]
+        content = file.read(len(head))
+    return content == head[: len(content)]
 
 
 def check_own(path: str | Path, head: str, *, offset: int = 0) -> None:

@@ -26,20 +26,20 @@ def nms(boxes, scores, iou_threshold, offset):
     order = scores.sort(descending=True).indices
     x1, y1, x2, y2 = boxes[order].cpu().float().unbind(1)
     areas = (x2 - x1 + offset) * (y2 - y1 + offset)
-    kept = torch.ones(len(order), dtype=torch.bool)
+    is_kept = torch.ones(len(order), dtype=torch.bool)
     for i in range(len(order)):
-        if kept[i]:
-            rest = slice(i + 1, None)
-            width = (x2[i].minimum(x2[rest]) - x1[i].maximum(x1[rest]) + offset).clamp(
-                0
-            )
-            height = (y2[i].minimum(y2[rest]) - y1[i].maximum(y1[rest]) + offset).clamp(
-                0
-            )
+        if is_kept[i]:
+            later = slice(i + 1, None)
+            width = (
+                x2[i].minimum(x2[later]) - x1[i].maximum(x1[later]) + offset
+            ).clamp(0)
+            height = (
+                y2[i].minimum(y2[later]) - y1[i].maximum(y1[later]) + offset
+            ).clamp(0)
             overlap = width * height
-            iou = overlap / (areas[i] + areas[rest] - overlap)
-            kept[rest] &= ~(iou > iou_threshold)
-    return order[kept.to(order.device)]
+            iou = overlap / (areas[i] + areas[later] - overlap)
+            is_kept[later] &= ~(iou > iou_threshold)
+    return order[is_kept.to(order.device)]
 
 
 def roi_align_forward(feats, rois, output, argmax_y, argmax_x, **options):

@@ -31,9 +31,9 @@ def _storage(data: bytes) -> torch.TypedStorage:
     return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
 
 
-def _array(storage: torch.TypedStorage, offset: int, size: tuple, *rest: Any) -> Any:
+def _array(storage: torch.TypedStorage, offset: int, size: tuple, *args: Any) -> Any:
     """A tensor as an array, which torch keeps within its storage."""
-    tensor = _rebuild_tensor_v2(storage, offset, size, *rest).detach()
+    tensor = _rebuild_tensor_v2(storage, offset, size, *args).detach()
     return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
 
 
@@ -42,7 +42,7 @@ _KNOWN = {
     # How Python 3 writes bytes in protocol 2, and no bytes.
     '_codecs.encode': str.encode,
     'builtins.bytes': lambda: b'',
-    **{f'builtins.{known.__name__}': known for known in (list, dict, int, float)},
+    **{f'builtins.{kind.__name__}': kind for kind in (list, dict, int, float)},
     'collections.OrderedDict': OrderedDict,
     'collections.defaultdict': defaultdict,
     # An empty array, which is filled with bytes later.

@@ -68,14 +68,14 @@ def to_plain(value: Any, digits: int | None = None) -> Any:
     """A record, or what stands in one, as JSON has it."""
     if dataclasses.is_dataclass(value):
         return {
-            field.key: to_plain(found, field.digits)
+            field.key: to_plain(content, field.digits)
             for field in _fields(type(value))
-            if (found := getattr(value, field.name)) is not None
+            if (content := getattr(value, field.name)) is not None
         }
     if isinstance(value, tuple) and digits is not None:
         return np.round(value, digits).tolist()
     if isinstance(value, list | tuple):
-        return [to_plain(one, digits) for one in value]
+        return [to_plain(element, digits) for element in value]
     if isinstance(value, float) and digits is not None:
         return round(float(value), digits)
     return value
@@ -93,21 +93,21 @@ def from_plain(hint: Any, content: Any) -> Any:
             }
         )
     if origin is list:
-        return [from_plain(args[0], one) for one in content]
+        return [from_plain(args[0], element) for element in content]
     if origin is tuple:
-        return tuple(kind(one) for kind, one in zip(args, content, strict=True))
+        return tuple(kind(element) for kind, element in zip(args, content, strict=True))
     return dict(content) if typing.is_typeddict(hint) else hint(content)
 
 
 def json_schema(record: type, title: str, description: str = '') -> dict:
     """JSON Schema of a record."""
     definitions: dict[str, dict] = {}
-    whole = _schema_of_record(record, definitions)
+    schema = _schema_of_record(record, definitions)
     return {
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
         'title': title,
         'description': description,
-        **whole,
+        **schema,
         '$defs': definitions,
     }
 
@@ -145,7 +145,8 @@ def arrow_type(hint: Any) -> Any:
     import pyarrow as pa
 
     if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
-        return pa.struct([(one.key, arrow_type(one.hint)) for one in _fields(hint)])
+        fields = [(field.key, arrow_type(field.hint)) for field in _fields(hint)]
+        return pa.struct(fields)
     if typing.get_origin(hint) in (list, tuple):
         return pa.list_(arrow_type(typing.get_args(hint)[0]))
     return {int: pa.int64(), float: pa.float64(), str: pa.string()}[hint]

@@ -59,7 +59,10 @@ class DecoderOutput(NamedTuple):
     def take(self, which: slice) -> 'DecoderOutput':
         """Some of the queries."""
         return DecoderOutput(
-            [type(one)(*(values[:, which] for values in one)) for one in self.stages],
+            [
+                type(stage)(*(values[:, which] for values in stage))
+                for stage in self.stages
+            ],
             Queries(*(values[:, which] for values in self.queries)),
             self.boxes_xyzr[:, which],
         )
@@ -146,7 +149,7 @@ class Keyframe:
     def actions(self) -> list[list[tuple[str, float]]]:
         """Per person (name, score), highest score first."""
         return [
-            [(one.action, one.score) for one in person.actions]
+            [(action.action, action.score) for action in person.actions]
             for person in self.persons
         ]
 
@@ -172,7 +175,9 @@ class Keyframe:
     def with_ids(self, ids: Iterable[int]) -> 'Keyframe':
         """A copy whose persons have these ids."""
         pairs = zip(self.persons, ids, strict=True)
-        return replace(self, persons=[replace(one, id=number) for one, number in pairs])
+        return replace(
+            self, persons=[replace(person, id=number) for person, number in pairs]
+        )
 
 
 @dataclass(kw_only=True)
@@ -206,16 +211,16 @@ def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
         index = keyframe.frame_index
         for person in keyframe.persons:
             frames[person.id].append(index)
-            for one in person.actions:
-                found = stretches[person.id][one.action]
-                if not found or found[-1][-1][0] < place - 1:
-                    found.append([])
-                found[-1].append((place, index, round(one.score, 4)))
+            for action in person.actions:
+                runs = stretches[person.id][action.action]
+                if not runs or runs[-1][-1][0] < place - 1:
+                    runs.append([])
+                runs[-1].append((place, index, round(action.score, 4)))
     return [
         Tube(
             id=number,
-            first_frame=seen[0],
-            last_frame=seen[-1],
+            first_frame=indices[0],
+            last_frame=indices[-1],
             actions=[
                 TubeAction(
                     action=name,
@@ -223,11 +228,11 @@ def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
                     first_frame=stretch[0][1],
                     last_frame=stretch[-1][1],
                 )
-                for name, found in stretches[number].items()
-                for stretch in found
+                for name, runs in stretches[number].items()
+                for stretch in runs
             ],
         )
-        for number, seen in frames.items()
+        for number, indices in frames.items()
     ]
 
 

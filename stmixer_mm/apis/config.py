@@ -28,7 +28,7 @@ from stmixer_mm.registry import is_timm
 
 SPLITS = ('train', 'val', 'test')
 _STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-_REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
+_REGISTRIES = [value for value in vars(root).values() if isinstance(value, Registry)]
 
 # What mmengine takes out of the dict of a part before it builds the part: of optimiser
 # wrappers, parameter schedulers, data loaders and hooks.
@@ -109,8 +109,8 @@ def list_configs() -> dict[str, Path]:
     """Configs of this package, by file names and by names of models with weights."""
     configs = package_folder().glob('configs/*/*.py')
     return {
-        **{one.stem: one for one in configs if one.parts[-2] != '_base_'},
-        **{name: package_folder() / one['Config'] for name, one in read_metafile()},
+        **{path.stem: path for path in configs if path.parts[-2] != '_base_'},
+        **{name: package_folder() / model['Config'] for name, model in read_metafile()},
     }
 
 
@@ -118,7 +118,7 @@ def read_metafile() -> list[tuple[str, dict]]:
     """Short names of models with weights, and what ``mim`` is told of each."""
     files = sorted(package_folder().glob('configs/*/metafile.yml'))
     models = [model for file in files for model in load(file)['Models']]
-    return [(name, one) for one in models for name in one.get('Alias', ())]
+    return [(name, model) for model in models for name in model.get('Alias', ())]
 
 
 def _find_config(path: str) -> str | Path:
@@ -208,11 +208,11 @@ def _check_keys(cfg: Config) -> None:
 
 
 def _contains(node: object, value: object) -> bool:
-    """Whether a value is somewhere in a section of a config, as that of a variable is."""
+    """True if a section of a config contains a value, such as that of a variable."""
     if isinstance(node, Mapping):
         node = [*node.values()]
     is_list = isinstance(node, list | tuple)
-    return node == value or (is_list and any(_contains(one, value) for one in node))
+    return node == value or (is_list and any(_contains(child, value) for child in node))
 
 
 def _check_node(node: object, place: str) -> None:
@@ -247,24 +247,25 @@ def _find_class(
         return name if inspect.isclass(name) else None
     prefix, _, plain = name.rpartition('.')
     scope = scope or prefix or DefaultScope.get_current_instance().scope_name
-    known = []
+    names = []
     for registry in _REGISTRIES:
         for scoped in (registry.children.get(scope, registry), registry):
-            known += scoped.module_dict
+            names += scoped.module_dict
             with suppress(RuntimeError, ImportError):  # mmengine's, for some names
                 part = scoped.get(name)
                 if part is not None:
                     return part if inspect.isclass(part) else None
-    remedy = _find_elsewhere(name) or nearest(plain, {*known, *_list_project_parts()})
+    remedy = _find_elsewhere(name) or nearest(plain, {*names, *_list_project_parts()})
     remedy = remedy or '; name its module in custom_imports.'
     raise UserError(f'{place}.{key}={name!r} of the config is unknown{remedy}')
 
 
 def _find_elsewhere(name: str) -> str:
     """How to get at a type that another scope, a project or a package has, or ''."""
-    for child in (child for one in _REGISTRIES for child in one.children.values()):
-        if name in child.module_dict:
-            return f"; write '{child.scope}.{name}'."
+    for registry in _REGISTRIES:
+        for child in registry.children.values():
+            if name in child.module_dict:
+                return f"; write '{child.scope}.{name}'."
     if project := _list_project_parts().get(name.removeprefix('stmixer_mm.')):
         return f"; name '{project}' in custom_imports."
     package = name.partition('.')[0]
@@ -361,21 +362,29 @@ def _list_arguments(part: type) -> dict[str, object] | None:
     Those of its base classes are among them if it hands ``**kwargs`` on, which have an
     annotation, here None, if they are parts that the config names.
     """
-    found: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     for base in inspect.getmro(part)[:-1]:
         if '__init__' not in vars(base):
             continue
-        _, *own = inspect.signature(base.__init__).parameters.values()
-        rest = [one for one in own if one.kind is one.VAR_KEYWORD]
-        plain = [one for one in own if one.kind not in _STARRED]
-        found = {one.name: one.annotation for one in plain} | found
-        if not rest:
-            return found
+        _, *parameters = inspect.signature(base.__init__).parameters.values()
+        keywords = [
+            parameter
+            for parameter in parameters
+            if parameter.kind is parameter.VAR_KEYWORD
+        ]
+        named = {
+            parameter.name: parameter.annotation
+            for parameter in parameters
+            if parameter.kind not in _STARRED
+        }
+        arguments = named | arguments
+        if not keywords:
+            return arguments
         if _package(base) != 'stmixer_mm':
             return None
-        if rest[0].annotation is not rest[0].empty:
-            found[f'**{rest[0].name}'] = None
-    return found
+        if keywords[0].annotation is not keywords[0].empty:
+            arguments[f'**{keywords[0].name}'] = None
+    return arguments
 
 
 def check_device(device: str) -> None:

@@ -76,13 +76,13 @@ class ClipLoader:
         )
 
     def _build_sampler(self, config: dict) -> SampleKeyframeClip:
-        taken = inspect.signature(SampleKeyframeClip).parameters
-        given = {key: value for key, value in config.items() if key in taken}
-        self.ahead_s = given.get('ahead_s') or 0.0
+        parameters = inspect.signature(SampleKeyframeClip).parameters
+        arguments = {key: value for key, value in config.items() if key in parameters}
+        self.ahead_s = arguments.get('ahead_s') or 0.0
         if self.ahead_s:  # clips are cut where they end: there may be no keyframe yet
-            given['ahead_s'] = 0.0
-        self.sampler = SampleKeyframeClip(**given)
-        return _FrameChoice(**given | dict(allow_short=True))
+            arguments['ahead_s'] = 0.0
+        self.sampler = SampleKeyframeClip(**arguments)
+        return _FrameChoice(**arguments | dict(allow_short=True))
 
     @property
     def spans(self) -> tuple[int, int, float]:

@@ -119,7 +119,7 @@ def _classes_in(checkpoint: dict) -> tuple[str, ...] | None:
     """The names of the actions that mmengine wrote into a checkpoint, if any."""
     with suppress(LookupError, TypeError):  # others write other things
         names = checkpoint['meta']['dataset_meta']['classes']
-        return tuple(names) if all(isinstance(one, str) for one in names) else None
+        return tuple(names) if all(isinstance(name, str) for name in names) else None
 
 
 def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] | None:
@@ -176,10 +176,10 @@ def detect_video(
     loader, by_tubelets = ClipLoader(model.cfg), finds_tubelets(model)
     part = dict(interval_s=interval_s, start=start, end=end)
     clips = loader.cut(source, inside=by_tubelets, **part)
-    found = detect_clips(model, loader, clips, on_damage=on_damage, **options)
+    keyframes = detect_clips(model, loader, clips, on_damage=on_damage, **options)
     if not by_tubelets:
-        return found
-    return (one for one in found if clips.shows(one.frame_index))
+        return keyframes
+    return (keyframe for keyframe in keyframes if clips.shows(keyframe.frame_index))
 
 
 def detect_clips(

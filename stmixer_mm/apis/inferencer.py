@@ -97,7 +97,7 @@ class ActionDetInferencer:
         show_progress: bool = True,
     ) -> None:
         model, weights = resolve_model(model, weights)
-        files = [one for one in (model, weights, label_file) if one]
+        files = [file for file in (model, weights, label_file) if file]
         self.model = init_detector(
             model,
             weights,
@@ -106,7 +106,7 @@ class ActionDetInferencer:
             cfg_options=cfg_options,
         )
         files += config_files(self.model.cfg)
-        self.input_files = [one for one in files if isinstance(one, str | Path)]
+        self.input_files = [file for file in files if isinstance(file, str | Path)]
         self._weights = weights
         if weights is None:
             print_log(
@@ -181,13 +181,16 @@ class ActionDetInferencer:
         Options that change nothing but rounding do not count.
         """
         parameters = signature(self.stream).parameters.values()
-        settings = {one.name: one.default for one in parameters} | options
+        defaults = {parameter.name: parameter.default for parameter in parameters}
+        settings = defaults | options
         settings = {name: settings[name] for name in sorted({*settings} - _UNCOUNTED)}
         cfg, weights = self.model.cfg, [str(self._weights)]
         if weights[0].endswith('.xml'):  # OpenVINO's; its values are beside it
             weights.append(f'{weights[0][:-4]}.bin')
         sums = [sha256_of(file) if Path(file).is_file() else file for file in weights]
-        pipelines = [one.get('pipeline') for one in dataset_configs(cfg, 'test')]
+        pipelines = [
+            dataset.get('pipeline') for dataset in dataset_configs(cfg, 'test')
+        ]
         about = [cfg.model, cfg.get('use'), pipelines, self.model.classes]
         text = json.dumps([*about, sums, settings], default=_name_part)
         return sha256(text.encode()).hexdigest()
@@ -212,13 +215,15 @@ class ActionDetInferencer:
             strict: Raise an error instead.
             options: Arguments of :meth:`stream`.
         """
-        found = VideoDetections(source=name_source(source), classes=self.model.classes)
+        detections = VideoDetections(
+            source=name_source(source), classes=self.model.classes
+        )
 
         def note_damage(damage: DamagedVideo) -> None:
-            stretches = [*(found.damage or ()), damage.stretch]
-            found.damage = join_stretches(stretches)
-            reasons = dict.fromkeys([*(found.damage_reasons or ()), str(damage)])
-            found.damage_reasons = [*reasons][:MAX_REASONS]
+            stretches = [*(detections.damage or ()), damage.stretch]
+            detections.damage = join_stretches(stretches)
+            reasons = dict.fromkeys([*(detections.damage_reasons or ()), str(damage)])
+            detections.damage_reasons = [*reasons][:MAX_REASONS]
 
         opened = None
         try:
@@ -226,7 +231,9 @@ class ActionDetInferencer:
             opened = open_source(source, fps=fps, on_damage=note_damage)
             drawn = opened.branch() if isinstance(opened, FrameStream) else opened.path
             keyframes = self.stream(opened, on_damage=note_damage, **options)
-            keyframes = self._record(found, keyframes, is_drawn=vis_file is not None)
+            keyframes = self._record(
+                detections, keyframes, is_drawn=vis_file is not None
+            )
             if vis_file is not None:
                 render_video(
                     drawn,
@@ -239,28 +246,33 @@ class ActionDetInferencer:
                 )
             deque(keyframes, maxlen=0)  # those that no frame needed
         except Exception as error:
-            found.error = explain(error)
-            if strict or found.error is None:
+            detections.error = explain(error)
+            if strict or detections.error is None:
                 raise
         has_tracker = options.get('tracker', DEFAULT_TRACKER) not in (None, 'none')
-        if has_tracker or any(one.ids for one in found.keyframes):
-            found.tubes = list_tubes(found.keyframes)
+        if has_tracker or any(keyframe.ids for keyframe in detections.keyframes):
+            detections.tubes = list_tubes(detections.keyframes)
         with suppress(UserError):  # no picture can be decoded
             if opened is not None and opened.size is not None:
-                found.fps, (found.height, found.width) = opened.fps, opened.size
-                found.total_frames = len(opened)
+                detections.fps = opened.fps
+                detections.height, detections.width = opened.size
+                detections.total_frames = len(opened)
                 if opened.pixel_aspect != 1:
-                    found.pixel_aspect = opened.pixel_aspect
-        return found
+                    detections.pixel_aspect = opened.pixel_aspect
+        return detections
 
     def _record(
-        self, found: VideoDetections, keyframes: Iterable[Keyframe], *, is_drawn: bool
+        self,
+        detections: VideoDetections,
+        keyframes: Iterable[Keyframe],
+        *,
+        is_drawn: bool,
     ) -> Iterator[Keyframe]:
         is_quiet = is_drawn or not self.show_progress  # frames are counted instead
-        name = Path(found.source).name
-        for one in tqdm(keyframes, desc=name, unit='keyframe', disable=is_quiet):
-            found.keyframes.append(one)
-            yield one
+        name = Path(detections.source).name
+        for keyframe in tqdm(keyframes, desc=name, unit='keyframe', disable=is_quiet):
+            detections.keyframes.append(keyframe)
+            yield keyframe
 
     def __call__(
         self,
@@ -310,17 +322,17 @@ class ActionDetInferencer:
         options['batch_size'] = batch_size
         for source, name in zip(sources, names, strict=True):
             drawn = vis and vis / f'{name}.mp4'
-            found = self.detect(source, vis_file=drawn, **options)
-            if found.error is not None:
-                if len(sources) == 1 and not found.keyframes:
-                    raise UserError(found.error)
-                print_log(found.error, logger='current', level=logging.WARNING)
+            detections = self.detect(source, vis_file=drawn, **options)
+            if detections.error is not None:
+                if len(sources) == 1 and not detections.keyframes:
+                    raise UserError(detections.error)
+                print_log(detections.error, logger='current', level=logging.WARNING)
             if preds:
-                found.save(preds / f'{name}.json')
-            predictions.append(found)
-            videos.append(str(drawn) if drawn and found.error is None else None)
+                detections.save(preds / f'{name}.json')
+            predictions.append(detections)
+            videos.append(str(drawn) if drawn and detections.error is None else None)
         if pred_out_file:
-            write_json(pred_out_file, [found.to_dict() for found in predictions])
+            write_json(pred_out_file, [video.to_dict() for video in predictions])
         return dict(predictions=predictions, visualization=videos)
 
 

@@ -101,8 +101,8 @@ def config_in(checkpoint: str | Path) -> Config:
             line.targets[0].id: ast.literal_eval(line.value) for line in tree.body
         }
         imports = values.pop('custom_imports', {}).get('imports', ())
-        own = [name for name in imports if name.partition('.')[0] == 'stmixer_mm']
-        import_modules_from_strings(own)
+        modules = [name for name in imports if name.partition('.')[0] == 'stmixer_mm']
+        import_modules_from_strings(modules)
         check_registered(values, str(checkpoint))
         return Config(values)
 
@@ -113,13 +113,14 @@ class _DictsAsLiterals(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
         is_dict = getattr(node.func, 'id', '') == 'dict'
-        if not is_dict or not all(isinstance(one, ast.Dict) for one in node.args):
+        is_dict &= all(isinstance(argument, ast.Dict) for argument in node.args)
+        if not is_dict:
             return node
-        keys = [key for one in node.args for key in one.keys]
-        values = [value for one in node.args for value in one.values]
+        keys = [key for argument in node.args for key in argument.keys]
+        values = [value for argument in node.args for value in argument.values]
         return ast.Dict(
-            keys + [ast.Constant(one.arg) for one in node.keywords],
-            values + [one.value for one in node.keywords],
+            keys + [ast.Constant(keyword.arg) for keyword in node.keywords],
+            values + [keyword.value for keyword in node.keywords],
         )
 
 
@@ -162,10 +163,10 @@ def list_released() -> dict[str, ReleasedModel]:
     """
     return {
         name: ReleasedModel(
-            one['Alias'][0], package_folder() / one['Config'], one['Weights']
+            model['Alias'][0], package_folder() / model['Config'], model['Weights']
         )
-        for name, one in read_metafile()
-        if '://' in one['Weights']
+        for name, model in read_metafile()
+        if '://' in model['Weights']
     }
 
 
@@ -177,11 +178,11 @@ def fetch_released(model: ReleasedModel) -> Path:
     Raises:
         UserError: it cannot be fetched, or is not of this model.
     """
-    kept = model.checkpoint
-    if kept.exists():
-        return kept
-    check_writable_dir(kept.parent, purpose='cache of models')
-    released = kept.with_suffix('.released.pth')
+    checkpoint = model.checkpoint
+    if checkpoint.exists():
+        return checkpoint
+    check_writable_dir(checkpoint.parent, purpose='cache of models')
+    released = checkpoint.with_suffix('.released.pth')
     if not released.exists():
         remedy = f'fetch it in a browser, put it at {released}, and start again'
         with blame(
@@ -189,22 +190,23 @@ def fetch_released(model: ReleasedModel) -> Path:
         ):
             _download(model.url, released)
     try:
-        with atomic_path(kept) as part:
+        with atomic_path(checkpoint) as part:
             parts = convert_checkpoint(released, part)
             if not _fits(model, parts):
-                names = ', '.join(each.name for each in list_fitting(parts)) or 'none'
+                candidates = [candidate.name for candidate in list_fitting(parts)]
+                names = ', '.join(candidates) or 'none'
                 raise UserError(
                     f'{model.url} is no checkpoint of {model.name} but of {names}; '
                     f'fetch the right one in a browser, put it at {released}, and start '
                     'again.'
                 )
-            line = f'{sha256_of(part)}  {kept.name}\n'
-            write_atomically(kept.with_suffix('.sha256'), line.encode())
+            line = f'{sha256_of(part)}  {checkpoint.name}\n'
+            write_atomically(checkpoint.with_suffix('.sha256'), line.encode())
     except UserError:
         released.unlink()
         raise
     released.unlink()
-    return kept
+    return checkpoint
 
 
 def _download(url: str, file: Path) -> None:
@@ -226,16 +228,16 @@ def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
 def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:
     named = Config.fromfile(model.config).model
     return all(
-        named[part].type.endswith(found['type'].rpartition('.')[2])
+        named[part].type.endswith(config['type'].rpartition('.')[2])
         and all(
             _same(named[part].get(setting, value), value)
-            for setting, value in found.items()
+            for setting, value in config.items()
             if setting != 'type'
         )
-        for part, found in parts.items()
+        for part, config in parts.items()
     )
 
 
-def _same(one: object, other: object) -> bool:
-    sequences = isinstance(one, Sequence) and isinstance(other, Sequence)
-    return tuple(one) == tuple(other) if sequences else one == other
+def _same(first: object, second: object) -> bool:
+    sequences = isinstance(first, Sequence) and isinstance(second, Sequence)
+    return tuple(first) == tuple(second) if sequences else first == second

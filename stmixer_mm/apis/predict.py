@@ -82,13 +82,14 @@ def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
         errors.append(error)
 
 
-def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceData:
-    scores = found.get('tubelet_scores', found.get('person_scores'))
-    if nms_thr is None or scores is None or not len(found):
-        return found
+def _without_duplicates(instances: InstanceData, nms_thr: float | None) -> InstanceData:
+    scores = instances.get('tubelet_scores', instances.get('person_scores'))
+    if nms_thr is None or scores is None or not len(instances):
+        return instances
     # On the host, where every mmcv has the operator.
-    bboxes, scores = (torch.as_tensor(each).cpu() for each in (found.bboxes, scores))
+    bboxes = torch.as_tensor(instances.bboxes).cpu()
+    scores = torch.as_tensor(scores).cpu()
     if bboxes.dim() == 3:
         bboxes = bboxes[:, bboxes.shape[1] // 2]
-    _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
-    return found[kept.sort().values]
+    _, indices = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
+    return instances[indices.sort().values]

@@ -30,10 +30,10 @@ def read_keyframes(
     ahead_s: float,
 ) -> Iterator[Keyframe]:
     """The keyframe of each clip, whose persons have the model's ids or a tracker's."""
-    for clip, found in predictions:
-        bboxes = _as_array(found.bboxes) * (clip.size[::-1] * 2)
+    for clip, instances in predictions:
+        bboxes = _as_array(instances.bboxes) * (clip.size[::-1] * 2)
         person_scores, vectors, ids = (
-            _as_array(found[name]) if name in found else None
+            _as_array(instances[name]) if name in instances else None
             for name in ('person_scores', 'query_vectors', 'instances_id')
         )
         if ids is None and tracker is not None:
@@ -46,11 +46,11 @@ def read_keyframes(
                 bboxes,
                 [
                     top_actions(row, model.classes, score_thr)
-                    for row in _as_array(found.scores)
+                    for row in _as_array(instances.scores)
                 ],
                 ids,
                 person_scores,
-                _encode(found.masks, clip.size) if 'masks' in found else None,
+                _encode(instances.masks, clip.size) if 'masks' in instances else None,
             ),
         )
 
@@ -68,11 +68,11 @@ def read_tubelets(
     span = (sampler.clip_len - 1) * sampler.frame_interval + 1
 
     def tubelets() -> Iterator[ClipTubelets]:
-        before = 0
-        for clip, found in predictions:
+        previous_index = 0
+        for clip, instances in predictions:
             # A person may be missed during one clip, and between clips.
-            linker.end_after = max(span, clip.frame_index - before)
-            before = clip.frame_index
+            linker.end_after = max(span, clip.frame_index - previous_index)
+            previous_index = clip.frame_index
             times.update(zip(clip.frames, clip.times.tolist(), strict=True))
             yield ClipTubelets(
                 frames=clip_indices(
@@ -82,22 +82,24 @@ def read_tubelets(
                     total_frames=clip.frames.stop,
                     place=sampler.place,
                 ),
-                bboxes=_as_array(found.bboxes) * (clip.size[::-1] * 2),
-                person_scores=_as_array(found.person_scores),
-                action_scores=_as_array(found.scores),
-                scores=_as_array(found.tubelet_scores),
+                bboxes=_as_array(instances.bboxes) * (clip.size[::-1] * 2),
+                person_scores=_as_array(instances.person_scores),
+                action_scores=_as_array(instances.scores),
+                scores=_as_array(instances.tubelet_scores),
             )
 
     # If the user's threshold is lower, it applies to all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
-    for found in join_tubelets(tubelets(), linker, presence=presence):
+    for persons in join_tubelets(tubelets(), linker, presence=presence):
         actions = [
-            top_actions(row, model.classes, score_thr) for row in found.action_scores
+            top_actions(row, model.classes, score_thr) for row in persons.action_scores
         ]
         yield Keyframe(
-            time_s=times.pop(found.frame),
-            frame_index=found.frame,
-            persons=_persons(found.bboxes, actions, found.ids, found.person_scores),
+            time_s=times.pop(persons.frame),
+            frame_index=persons.frame,
+            persons=_persons(
+                persons.bboxes, actions, persons.ids, persons.person_scores
+            ),
         )
 
 

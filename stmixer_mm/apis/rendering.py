@@ -37,16 +37,16 @@ _TICK = Fraction(1, 90_000)
 
 def follow_persons(keyframes: Iterable[Keyframe]) -> Iterator[Keyframe]:
     """Keyframes, no frame twice, whose persons have ids."""
-    tracker = before = None
-    for found in keyframes:
-        if found.frame_index == before:  # live, if detection outruns the stream
+    tracker = previous_index = None
+    for keyframe in keyframes:
+        if keyframe.frame_index == previous_index:  # live, ahead of the stream
             continue
-        before = found.frame_index
-        if found.ids is None:
+        previous_index = keyframe.frame_index
+        if keyframe.ids is None:
             tracker = tracker or build_tracker(DEFAULT_TRACKER)
-            ids = tracker.extend(found.time_s, found.bboxes, None, None)
-            found = found.with_ids(ids.tolist())
-        yield found
+            ids = tracker.extend(keyframe.time_s, keyframe.bboxes, None, None)
+            keyframe = keyframe.with_ids(ids.tolist())
+        yield keyframe
 
 
 class Annotator:
@@ -62,23 +62,24 @@ class Annotator:
 
     def __init__(self, keyframes: Iterable[Keyframe]) -> None:
         self._keyframes = follow_persons(keyframes)
-        self._before = next(self._keyframes, None)
-        self._after = next(self._keyframes, None)
+        self._previous = next(self._keyframes, None)
+        self._next = next(self._keyframes, None)
 
     def draw(self, index: int, picture: np.ndarray) -> np.ndarray:
         """A frame (h, w, 3) RGB uint8 with its persons, or as it is before the first."""
-        while self._after and index >= self._after.frame_index:
-            self._before, self._after = self._after, next(self._keyframes, None)
-        near, far = self._before, self._after or self._before
+        while self._next and index >= self._next.frame_index:
+            self._previous, self._next = self._next, next(self._keyframes, None)
+        near, far = self._previous, self._next or self._previous
         if near is None or index < near.frame_index:
             return picture
         gap = far.frame_index - near.frame_index
         share = (index - near.frame_index) / gap if gap else 0.0
         if share >= 0.5:
             near, far, share = far, near, 1 - share
-        bboxes, others = near.bboxes, {one.id: one.bbox for one in far.persons}
+        bboxes = near.bboxes
+        far_bboxes = {person.id: person.bbox for person in far.persons}
         for bbox, person in zip(bboxes, near.persons, strict=True):
-            bbox += share * (others.get(person.id, bbox) - bbox)
+            bbox += share * (far_bboxes.get(person.id, bbox) - bbox)
         return draw_detections(
             picture,
             bboxes,

@@ -25,9 +25,9 @@ COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score'
 
 
 @result_format('json', '.json')
-def write_detections(found: VideoDetections, path: Path) -> None:
+def write_detections(detections: VideoDetections, path: Path) -> None:
     """Write the JSON of docs/detections.schema.json."""
-    write_json(path, found.to_dict())
+    write_json(path, detections.to_dict())
 
 
 def detections_schema() -> dict:
@@ -40,13 +40,13 @@ def detections_schema() -> dict:
 
 
 @result_format('csv', '.csv')
-def write_table(found: VideoDetections, path: Path) -> None:
+def write_table(detections: VideoDetections, path: Path) -> None:
     """Write a table with a header and a row per person and action, boxes in pixels.
 
     A person without an action has one row, in which these columns are empty. Ids, if
     there are any, are in a last column.
     """
-    write_rows(path, found.rows(), with_ids=found.tubes is not None)
+    write_rows(path, detections.rows(), with_ids=detections.tubes is not None)
 
 
 def write_rows(path: Path, rows: Iterable[dict], *, with_ids: bool) -> None:
@@ -68,7 +68,7 @@ def _without_formula(cell: object) -> object:
 
 
 @result_format('ava')
-def write_ava_csv(found: VideoDetections, path: Path) -> None:
+def write_ava_csv(detections: VideoDetections, path: Path) -> None:
     """Write AVA's format, a row per person and action, for tools/evaluate.py.
 
     ``video,timestamp,x1,y1,x2,y2,action_id,score``, boxes in [0, 1], no header.
@@ -76,31 +76,32 @@ def write_ava_csv(found: VideoDetections, path: Path) -> None:
     Raises:
         UserError: a csv cannot contain the name of the source.
     """
-    name, size = without_suffix(Path(found.source).name), (found.width, found.height)
+    name = without_suffix(Path(detections.source).name)
+    size = detections.width, detections.height
     with open_atomically(path, encoding='utf-8') as file:
-        for keyframe in found.keyframes:
+        for keyframe in detections.keyframes:
             place = format_moment(name, keyframe.time_s, file=path)
             for person in keyframe.persons:
                 box = ','.join(f'{v:.6g}' for v in np.divide(person.bbox, size * 2))
-                for one in person.actions:
-                    file.write(f'{place},{box},{one.label},{one.score:.4f}\n')
+                for action in person.actions:
+                    file.write(f'{place},{box},{action.label},{action.score:.4f}\n')
 
 
 @result_format('parquet', '.parquet', needs='pyarrow')
-def write_parquet(found: VideoDetections, path: Path) -> None:
+def write_parquet(detections: VideoDetections, path: Path) -> None:
     """Write one row with the columns of the JSON, null where it has no value."""
     from pyarrow import parquet
 
     with atomic_path(path) as part:
-        parquet.write_table(arrow_table(found), part)
+        parquet.write_table(arrow_table(detections), part)
 
 
-def arrow_table(found: VideoDetections) -> Any:
+def arrow_table(detections: VideoDetections) -> Any:
     """A ``pyarrow.Table`` of one row, with the columns of the JSON."""
     import pyarrow
 
     schema = pyarrow.schema(arrow_type(VideoDetections))
-    return pyarrow.Table.from_pylist([found.to_dict()], schema)
+    return pyarrow.Table.from_pylist([detections.to_dict()], schema)
 
 
 def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:

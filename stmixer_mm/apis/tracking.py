@@ -100,20 +100,22 @@ class QueryTracker:
         vectors = np.zeros((len(bboxes), 1)) if vectors is None else vectors
         vectors = _normalised(np.asarray(vectors, float))
         self._persons = [
-            one
-            for one in self._persons
-            if 0 <= time_s - one.time_s <= self.max_gap_s + 1e-6
+            person
+            for person in self._persons
+            if 0 <= time_s - person.time_s <= self.max_gap_s + 1e-6
         ]
         ids = np.full(len(bboxes), -1)
-        for known, new in self._assign(time_s, bboxes, vectors):
-            person = self._persons[known]
-            self._update(person, time_s, bboxes[new], vectors[new])
-            ids[new] = person.id
-        for new in np.lexsort(bboxes.T[::-1]):  # from left to right
-            if ids[new] < 0:
-                ids[new] = next(self._fresh)
-                seen = _Person(ids[new], time_s, bboxes[new], vectors[new])
-                self._persons.append(seen)
+        for person_idx, bbox_idx in self._assign(time_s, bboxes, vectors):
+            person = self._persons[person_idx]
+            self._update(person, time_s, bboxes[bbox_idx], vectors[bbox_idx])
+            ids[bbox_idx] = person.id
+        for bbox_idx in np.lexsort(bboxes.T[::-1]):  # from left to right
+            if ids[bbox_idx] < 0:
+                ids[bbox_idx] = next(self._fresh)
+                person = _Person(
+                    ids[bbox_idx], time_s, bboxes[bbox_idx], vectors[bbox_idx]
+                )
+                self._persons.append(person)
         return ids
 
     def _assign(
@@ -122,19 +124,21 @@ class QueryTracker:
         """Pairs of the m known persons and the n new boxes."""
         if not self._persons or not len(bboxes):
             return []
-        unseen_s = np.array([time_s - one.time_s for one in self._persons])
-        lasts = np.array([one.bbox for one in self._persons])
-        velocities = np.array([one.velocity for one in self._persons])
-        moved = lasts + velocities * unseen_s[:, None]
-        gious = np.array([_giou(lasts, bboxes), _giou(moved, bboxes)])
-        looks = np.array([one.vector for one in self._persons]) @ vectors.T
-        sightings = np.array([one.sightings for one in self._persons])
+        unseen_s = np.array([time_s - person.time_s for person in self._persons])
+        last_bboxes = np.array([person.bbox for person in self._persons])
+        velocities = np.array([person.velocity for person in self._persons])
+        predicted_bboxes = last_bboxes + velocities * unseen_s[:, None]
+        gious = np.array([_giou(last_bboxes, bboxes), _giou(predicted_bboxes, bboxes)])
+        similarities = np.array([person.vector for person in self._persons]) @ vectors.T
+        sightings = np.array([person.sightings for person in self._persons])
         trust = np.minimum(sightings, 5) / 5 - FADE * unseen_s
-        likeness = gious.mean(axis=0) + looks + trust[:, None]
+        likeness = gious.mean(axis=0) + similarities + trust[:, None]
         possible = gious.max(axis=0) >= MIN_GIOU
         pairs = linear_sum_assignment(np.where(possible, likeness, -1e3), maximize=True)
         return [
-            (one, new) for one, new in zip(*pairs, strict=True) if possible[one, new]
+            (person_idx, bbox_idx)
+            for person_idx, bbox_idx in zip(*pairs, strict=True)
+            if possible[person_idx, bbox_idx]
         ]
 
     def _update(
@@ -142,9 +146,10 @@ class QueryTracker:
     ) -> None:
         passed_s = time_s - person.time_s
         if passed_s > 0:
-            moved = (bbox - person.bbox).reshape(2, 2).mean(axis=0) / passed_s
-            before = moved if person.sightings == 1 else person.velocity[:2]
-            person.velocity = np.tile((before + moved) / 2, 2)
+            velocity = (bbox - person.bbox).reshape(2, 2).mean(axis=0) / passed_s
+            if person.sightings > 1:
+                velocity = (person.velocity[:2] + velocity) / 2
+            person.velocity = np.tile(velocity, 2)
         person.vector = _normalised(person.vector + vector)
         person.time_s, person.bbox = time_s, bbox
         person.sightings += 1
