@@ -148,7 +148,7 @@ class EvenTimes:
                 f'The part from {start:g} s to {end:g} s has no keyframe: the first '
                 f'keyframe is at {start + self._next * interval:g} s.'
             )
-        self._known: list[tuple[float, int]] = []  # the last two frames
+        self._last_frames: list[tuple[float, int]] = []  # the last two frames
         self._last = -1  # keyframe
 
     def _times_before(self, time_s: float) -> int:
@@ -160,7 +160,7 @@ class EvenTimes:
 
     def at_frame(self, index: int, time_s: float) -> list[tuple[float, int]]:
         """Time and number of each keyframe, at most two, that a frame makes known."""
-        self._known = [*self._known[-1:], (time_s, index)]
+        self._last_frames = [*self._last_frames[-1:], (time_s, index)]
         since = time_s - self._start + SLACK_S
         return self._choose(math.floor(since / self.interval) + 1)
 
@@ -173,10 +173,11 @@ class EvenTimes:
         # Of many times between two frames, the first is nearest to the first frame, and
         # the last to the second one.
         for number in sorted({self._next, stop - 1}) if self._next < stop else ():
-            wanted = self._start + number * self.interval
-            frame = nearest_frame(np.interp(wanted, *zip(*self._known, strict=True)))
+            time_s = self._start + number * self.interval
+            times, indices = zip(*self._last_frames, strict=True)
+            frame = nearest_frame(np.interp(time_s, times, indices))
             if frame > self._last:
-                chosen.append((wanted, frame))
+                chosen.append((time_s, frame))
                 self._last = frame
         self._next = max(self._next, stop)
         return chosen
@@ -295,7 +296,7 @@ class ClipCutter:
         """The clips whose last frame is here."""
         ring = self._ring
         while self._waiting:
-            wanted, frame = self._waiting[0]
+            time_s, frame = self._waiting[0]
             if self._inside:
                 frame = max(frame, ring.before)
                 if is_end:
@@ -305,4 +306,4 @@ class ClipCutter:
             self._waiting.popleft()
             if frame > self._last:
                 self._last = frame
-                yield ring.clip(frame, None if self._inside else begin + wanted)
+                yield ring.clip(frame, None if self._inside else begin + time_s)

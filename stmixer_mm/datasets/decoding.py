@@ -281,7 +281,9 @@ class Decoder:
             self._open()
             packets = self._container.demux(self.stream)
         with suppress(av.FFmpegError):
-            yield from dropwhile(lambda one: start and one.pts != start.pts, packets)
+            yield from dropwhile(
+                lambda packet: start and packet.pts != start.pts, packets
+            )
 
     def _seek(self, start: Packet) -> Iterator[av.Packet] | None:
         """Packets from the start or earlier; None if it cannot be reached."""
@@ -311,8 +313,8 @@ def _entry(packet: av.Packet) -> Packet:
 
 def _steps_back(stamps: Sequence[int | None]) -> int:
     """How often the clock of frames goes back."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    return sum(second < first for first, second in pairwise(known))
+    valid_stamps = [stamp for stamp in stamps if stamp is not None]
+    return sum(second < first for first, second in pairwise(valid_stamps))
 
 
 def _is_corrupt(frame: av.VideoFrame | None) -> bool:

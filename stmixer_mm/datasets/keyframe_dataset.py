@@ -109,8 +109,11 @@ class KeyframeDataset(PersonDataset):
         rows, faults = read_timestamp_rows(self.exclude_file)
         self._refuse(faults)
         excluded = {row.key for row in rows}
-        keyframes = self.data_list
-        self.data_list = [one for one in keyframes if one['img_key'] not in excluded]
+        self.data_list = [
+            keyframe
+            for keyframe in self.data_list
+            if keyframe['img_key'] not in excluded
+        ]
         return super().filter_data()
 
     def get_data_info(self, idx: int) -> dict:

@@ -74,7 +74,10 @@ class PersonDataset(BaseActionDataset):
     def find_transform(self, of_type: type[BaseTransform]) -> BaseTransform | None:
         """The first of this type in the pipeline."""
         transforms = self.pipeline.transforms
-        return next((one for one in transforms if isinstance(one, of_type)), None)
+        for transform in transforms:
+            if isinstance(transform, of_type):
+                return transform
+        return None
 
     @property
     def path_key(self) -> str:

@@ -8,7 +8,7 @@ from mmengine.config import Config
 def plain_datasets(dataset: object) -> list[Mapping]:
     """Configs of the datasets inside of wrappers such as ConcatDataset."""
     if isinstance(dataset, list | tuple):
-        return [plain for one in dataset for plain in plain_datasets(one)]
+        return [plain for part in dataset for plain in plain_datasets(part)]
     if not dataset or not isinstance(dataset, Mapping):  # none, or built already
         return []
     inner = dataset.get('datasets', dataset.get('dataset'))
@@ -28,4 +28,8 @@ def find(items: Iterable, condition: Callable[[object], bool]) -> int | None:
 
 def find_sampler(transforms: Iterable) -> int | None:
     """Index of the transform of a pipeline that chooses the frames of clips."""
-    return find(transforms, lambda one: isinstance(one, Mapping) and 'clip_len' in one)
+
+    def has_clip_len(transform: object) -> bool:
+        return isinstance(transform, Mapping) and 'clip_len' in transform
+
+    return find(transforms, has_clip_len)

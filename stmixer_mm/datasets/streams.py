@@ -138,7 +138,7 @@ def list_sources(inputs: object) -> list:
         UserError: there is nothing of the kind.
     """
     if isinstance(inputs, list | tuple) and not any(map(is_picture, inputs[:1])):
-        return [source for one in inputs for source in list_sources(one)]
+        return [source for entry in inputs for source in list_sources(entry)]
     if not isinstance(inputs, str | Path) or is_live(inputs):
         return [inputs]
     sources = _named_by(str(inputs))
@@ -164,7 +164,7 @@ def _named_by(path: str) -> list[str]:
         check_file(path)
         with blame(f'{path}: the list', 'give a text file with a source in each line'):
             sources = Path(path).read_text('utf-8-sig').splitlines()
-            return [_beside(path, one.strip()) for one in sources if one.strip()]
+            return [_beside(path, line.strip()) for line in sources if line.strip()]
     if has_magic(path) and not os.path.exists(path):
         return sorted(glob(path, recursive=True))
     return [path]
@@ -299,9 +299,8 @@ def name_source(source: object) -> str:
 def input_files(inputs: object) -> list[str]:
     """The files that are read of what :func:`list_sources` takes."""
     named = [inputs] if isinstance(inputs, str | Path) else []  # maybe a list (.txt)
-    return [
-        file for one in [*named, *list_sources(inputs)] for file in source_files(one)
-    ]
+    sources = [*named, *list_sources(inputs)]
+    return [file for source in sources for file in source_files(source)]
 
 
 def source_files(source: object) -> list[str]:
@@ -309,7 +308,7 @@ def source_files(source: object) -> list[str]:
     name = str(source) if isinstance(source, str | Path) else name_source(source)
     name = '/dev/stdin' if name == '-' else name.removeprefix('file:')
     if os.path.isdir(name):
-        return [os.path.join(name, one) for one in _pictures(name)]
+        return [os.path.join(name, picture) for picture in _pictures(name)]
     return [name] if os.path.exists(name) else []
 
 
@@ -373,7 +372,7 @@ def _sound_frames(
     with _in_words(READ_S):
         for packet in container.demux(stream):
             with suppress(av.InvalidDataError):  # what was lost on the way
-                yield from (one for one in packet.decode() if not one.is_corrupt)
+                yield from (frame for frame in packet.decode() if not frame.is_corrupt)
 
 
 @contextmanager

@@ -26,12 +26,12 @@ class _KeptFrames:
         self._pictures: dict[int, np.ndarray] = {}
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
-        wanted = [*map(int, indices)]
-        missing = sorted({*wanted} - self._pictures.keys())
+        indices = [*map(int, indices)]
+        missing = sorted({*indices} - self._pictures.keys())
         if missing:
             pictures = shared_video(self._path).get_batch(missing)
             self._pictures.update(zip(missing, pictures, strict=True))
-        return Frames(self._pictures[index].copy() for index in wanted)
+        return Frames(self._pictures[index].copy() for index in indices)
 
 
 @TRANSFORMS.register_module()
@@ -50,16 +50,16 @@ class OpenVideo(BaseTransform):
 
     def __init__(self, *, keep_frames: bool = False) -> None:
         self.keep_frames = keep_frames
-        self._kept: dict[str, _KeptFrames] = {}
+        self._readers: dict[str, _KeptFrames] = {}
 
     def transform(self, results: dict) -> dict:
         filename = results['filename']
         if not self.keep_frames:
             reader = shared_video(filename)
-        elif filename in self._kept:
-            reader = self._kept[filename]
+        elif filename in self._readers:
+            reader = self._readers[filename]
         else:
-            reader = self._kept[filename] = _KeptFrames(filename)
+            reader = self._readers[filename] = _KeptFrames(filename)
         return {**results, 'video_reader': reader, 'start_index': 0, **reader.clock}
 
 

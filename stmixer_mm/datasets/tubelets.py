@@ -47,26 +47,26 @@ class LocateTubelets(BaseTransform):
             return results
         if tracks.seconds is None:
             places = tracks.persons['time'].astype(int) - 1
-            known = np.ones(len(frames), bool)
+            is_annotated = np.ones(len(frames), bool)
         else:
             annotated = _name_frames(tracks.seconds, results)
             places = annotated[np.searchsorted(tracks.seconds, tracks.persons['time'])]
-            known = np.isin(frames, annotated)
-        if not known.any():
+            is_annotated = np.isin(frames, annotated)
+        if not is_annotated.any():
             raise UserError(
                 f'No frame of the clip around {results["img_key"]} is annotated; leave '
                 'ahead_s out.'
             )
-        found = _find_persons(tracks.persons, places, frames, known)
+        ground_truth = _find_persons(tracks.persons, places, frames, is_annotated)
         if not self.frame_actions:
-            labels = found['gt_labels']
+            labels = ground_truth['gt_labels']
             # A person's boxes by their distance from the middle of the clip.
             nearest = np.abs(frames - frames[len(frames) // 2]).argsort(kind='stable')
-            there = found['gt_states'][:, nearest] == PRESENT
-            found['gt_labels'] = labels[
-                np.arange(len(labels)), nearest[there.argmax(axis=1)]
+            is_present = ground_truth['gt_states'][:, nearest] == PRESENT
+            ground_truth['gt_labels'] = labels[
+                np.arange(len(labels)), nearest[is_present.argmax(axis=1)]
             ]
-        results.update(found)
+        results.update(ground_truth)
         return results
 
 
@@ -81,7 +81,10 @@ def _name_frames(seconds: np.ndarray, results: dict) -> np.ndarray:
 
 
 def _find_persons(
-    persons: np.ndarray, places: np.ndarray, frames: np.ndarray, known: np.ndarray
+    persons: np.ndarray,
+    places: np.ndarray,
+    frames: np.ndarray,
+    is_annotated: np.ndarray,
 ) -> dict:
     """The persons that :class:`LocateTubelets` sets, with labels of each box.
 
@@ -89,13 +92,13 @@ def _find_persons(
         persons: P boxes of a video.
         places: (P,) the frame that each is in, from 0.
         frames: (K,) of the clip.
-        known: (K,) whether persons without a box in that frame are absent.
+        is_annotated: (K,) whether persons without a box in that frame are absent.
     """
     box, entry = np.nonzero(places[:, None] == frames)
     ids, person = np.unique(persons['id'][box], return_inverse=True)
     shape, columns = (len(ids), len(frames)), persons['labels'].shape[1]
     bboxes = np.zeros((*shape, 4), np.float32)
-    states = np.where(known, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
+    states = np.where(is_annotated, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
     labels = np.zeros((*shape, columns), bool)
     bboxes[person, entry] = persons['bbox_norm'][box]
     states[person, entry] = PRESENT

@@ -140,11 +140,11 @@ class Video:
         """
         indices = list(map(int, indices))
         first, last = min(indices), max(indices)
-        wanted, pictures = {*indices}, {}
+        index_set, pictures = {*indices}, {}
         self._decoder.keeps = self.reads_on
-        for index in range(first, last + 1) if self.reads_on else sorted(wanted):
+        for index in range(first, last + 1) if self.reads_on else sorted(index_set):
             frame = self._decoder.frame(index, first)
-            if index in wanted:
+            if index in index_set:
                 pictures[index] = self._picture(frame)
                 if pictures[index] is None:
                     raise self.damage(index)
@@ -192,8 +192,8 @@ class Video:
 
     def end_of(self, index: int) -> float:
         """The second at which a frame ends."""
-        after = index + 1
-        return float(self.times[after] if after < len(self) else after / self.fps)
+        index += 1
+        return float(self.times[index] if index < len(self) else index / self.fps)
 
     @cached_property
     def size(self) -> tuple[int, int]:

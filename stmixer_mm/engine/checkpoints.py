@@ -27,8 +27,8 @@ def load_checkpoint_file(path: str | Path) -> dict:
     """
     checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
     state_dict = state_dict_of(checkpoint, source=path)
-    rest = checkpoint if 'state_dict' in checkpoint else {}
-    return {**rest, 'state_dict': state_dict}
+    content = checkpoint if 'state_dict' in checkpoint else {}
+    return {**content, 'state_dict': state_dict}
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict:
@@ -86,11 +86,11 @@ def check_state(
     """
     if is_model_wrapper(model):
         model = model.module
-    own, faults = model.state_dict(), {}
-    for name in {**own, **state_dict}:
-        fault = _compare(name, own.get(name), state_dict.get(name))
+    model_state, faults = model.state_dict(), {}
+    for name in {**model_state, **state_dict}:
+        fault = _compare(name, model_state.get(name), state_dict.get(name))
         is_off = model._modules.get(name.partition('.')[0], model) is None
-        if fault and not (is_off or any(re.search(one, name) for one in allow)):
+        if fault and not (is_off or any(re.search(pattern, name) for pattern in allow)):
             faults.setdefault(fault, []).append(name)
     if faults:
         lists = (
@@ -104,19 +104,19 @@ def check_state(
         )
 
 
-def _compare(name: str, own: Tensor | None, saved: object) -> str | None:
+def _compare(name: str, parameter: Tensor | None, saved: object) -> str | None:
     """What is wrong with a parameter of a checkpoint."""
-    if own is None:
+    if parameter is None:
         return 'left over' if isinstance(saved, Tensor) else None
     if saved is None:
         return None if name.endswith('num_batches_tracked') else 'missing'
-    shapes = tuple(getattr(saved, 'shape', ())), tuple(own.shape)
+    shapes = tuple(getattr(saved, 'shape', ())), tuple(parameter.shape)
     if shapes[0] != shapes[1]:
         return f'of shape {shapes[0]} instead of {shapes[1]}'
-    if not is_dense(saved) or own.is_floating_point() > saved.is_floating_point():
+    if not is_dense(saved) or parameter.is_floating_point() > saved.is_floating_point():
         return 'of another kind of numbers'
     # As the model will have them: of 8 bits, torch cannot tell, and 64 may overflow.
-    return None if saved.to(own.dtype).isfinite().all() else 'not finite'
+    return None if saved.to(parameter.dtype).isfinite().all() else 'not finite'
 
 
 def is_dense(value: object) -> bool:

@@ -244,23 +244,23 @@ class SafeCheckpointHook(CheckpointHook):
         # Never remove those of the place that a run was copied or moved from.
         for key, path in [*runner.message_hub.runtime_info.items()]:
             if key.startswith('best_ckpt') and path:
-                here = str(Path(runner.work_dir, Path(path).name))
-                runner.message_hub.update_info(key, here)
+                local_path = str(Path(runner.work_dir, Path(path).name))
+                runner.message_hub.update_info(key, local_path)
         super().before_train(runner)
         self.file_backend = _RemoveLater()
 
     def _check_folder(self, runner) -> None:
         """Refuse a folder with checkpoints, unless the run goes on with one of them."""
         folder = Path(runner.work_dir)
-        own = re.sub(r'\{.*?\}', '*', self.filename_tmpl)
-        found = sorted(
-            file.name for name in (own, 'best_*') for file in folder.glob(name)
+        patterns = re.sub(r'\{.*?\}', '*', self.filename_tmpl), 'best_*'
+        names = sorted(
+            file.name for pattern in patterns for file in folder.glob(pattern)
         )
         source = source_of(runner) if runner._resume else None
         goes_on = source and Path(source).parent.resolve() == folder.resolve()
-        if found and not goes_on:
+        if names and not goes_on:
             raise UserError(
-                f'{folder} already contains checkpoints ({", ".join(found[:3])}); pass '
+                f'{folder} already contains checkpoints ({", ".join(names[:3])}); pass '
                 '--resume to continue that run, or choose another --work-dir.'
             )
 

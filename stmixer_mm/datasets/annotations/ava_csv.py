@@ -201,8 +201,8 @@ def parse_lines(
             continue
         line = line.rstrip()
         try:
-            if num_commas and (found := line.count(',')) != num_commas:
-                raise ValueError(f'{found + 1} columns instead of {num_commas + 1}')
+            if num_commas and (count := line.count(',')) != num_commas:
+                raise ValueError(f'{count + 1} columns instead of {num_commas + 1}')
             row = parse(number, line)
         except ValueError as error:
             message = (

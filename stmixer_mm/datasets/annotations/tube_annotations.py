@@ -97,7 +97,7 @@ def _check(truth: TubeAnnotations) -> None:
     labels = set(chain(*truth.gttubes.values()))
     if not labels <= set(range(len(truth.labels))):
         raise ValueError(f'gttubes have labels {sorted(labels)} of {truth.labels}')
-    tubes = chain(*(chain(*one.values()) for one in truth.gttubes.values()))
+    tubes = chain(*(chain(*by_label.values()) for by_label in truth.gttubes.values()))
     if 0 < max((np.abs(tube[:, 1:]).max() for tube in tubes), default=0) <= 1:
         raise ValueError('boxes lie within one pixel, as if they were in [0, 1]')
 

@@ -157,8 +157,8 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
     changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
     base = changes.pop('base', 'act')
     constants = choose('linking', base, LINKINGS)
-    known = ', '.join(vars(constants))
-    with blame(f'linking={linking!r} cannot be used', f'it may have base, {known}'):
+    names = ', '.join(vars(constants))
+    with blame(f'linking={linking!r} cannot be used', f'it may have base, {names}'):
         return replace(constants, **changes)
 
 
@@ -189,19 +189,19 @@ def _best_first(tubelets: Tubelets, top_k: int) -> tuple[Tubelets, np.ndarray]:
 def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubelets:
     """Each is removed by, or loses score to, the best one that it overlaps too much."""
     scores, stays = tubelets.scores.copy(), np.ones(len(clips), dtype=bool)
-    rest = np.arange(len(clips))
-    while len(rest):
-        is_first = first_of_runs(clips[rest])
-        best = rest[is_first][np.cumsum(is_first) - 1][~is_first]
-        rest = rest[~is_first]
-        first, second = tubelets.bboxes[rest], tubelets.bboxes[best]
+    candidates = np.arange(len(clips))
+    while len(candidates):
+        is_first = first_of_runs(clips[candidates])
+        best = candidates[is_first][np.cumsum(is_first) - 1][~is_first]
+        candidates = candidates[~is_first]
+        first, second = tubelets.bboxes[candidates], tubelets.bboxes[best]
         iou = clip_iou(first, second, pixel=linking.nms_pixel)
         loses = iou > linking.nms_iou
         if linking.nms == 'hard':
-            stays[rest[loses]] = False
+            stays[candidates[loses]] = False
         else:
-            scores[rest[loses]] *= 1 - iou[loses]
-        rest = rest[~loses]
+            scores[candidates[loses]] *= 1 - iou[loses]
+        candidates = candidates[~loses]
     return take(tubelets._replace(scores=scores), stays)
 
 
@@ -218,8 +218,8 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
     It is over the frames in which both have a box, NaN if there is none.
     """
     ious = aligned_iou(first, second, pixel=pixel)
-    both = has_box(first) & has_box(second)
-    count, nothing = both.sum(axis=1), np.full(len(both), np.nan)
+    is_shared = has_box(first) & has_box(second)
+    count, nothing = is_shared.sum(axis=1), np.full(len(is_shared), np.nan)
     return np.divide(ious.sum(axis=1), count, out=nothing, where=count > 0)
 
 
@@ -238,21 +238,24 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tu
     )
     np.maximum.at(last, tube_of, np.where(has, tubelets.frames, 0).max(axis=1))
     is_long = last - first + 1 >= linking.min_length
-    kept = np.flatnonzero(is_long & (scores >= linking.min_score))
+    numbers = np.flatnonzero(is_long & (scores >= linking.min_score))
     weights = overlap_weights(has.shape[1], linking.overlap)
     weights = np.broadcast_to(weights, has.shape)
     members = np.split(np.argsort(tube_of, kind='stable'), np.cumsum(counts)[:-1])
     tubes = []
-    for tube in kept:
-        one = members[tube]
-        frames, bboxes = tubelets.frames[one][has[one]], tubelets.bboxes[one][has[one]]
-        known, where = np.unique(frames, return_inverse=True)
-        shares = weights[one][has[one]][:, None]
+    for tube in numbers:
+        indices = members[tube]
+        present = has[indices]
+        bboxes = tubelets.bboxes[indices][present]
+        unique_frames, where = np.unique(
+            tubelets.frames[indices][present], return_inverse=True
+        )
+        shares = weights[indices][present][:, None]
         totals = np.bincount(where, shares[:, 0])[where, None]
-        means = np.zeros((len(known), 4))
+        means = np.zeros((len(unique_frames), 4))
         np.add.at(means, where, shares * bboxes / totals)
-        every = np.arange(known[0], known[-1] + 1)
-        filled = [np.interp(every, known, side) for side in means.T]
-        rows = np.column_stack([every, *filled])
-        tubes.append((tubelets.sequences[one[0]], rows, scores[tube]))
+        all_frames = np.arange(unique_frames[0], unique_frames[-1] + 1)
+        filled = [np.interp(all_frames, unique_frames, side) for side in means.T]
+        rows = np.column_stack([all_frames, *filled])
+        tubes.append((tubelets.sequences[indices[0]], rows, scores[tube]))
     return join_tubes(tubes)

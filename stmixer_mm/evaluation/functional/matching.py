@@ -39,10 +39,10 @@ def take(arrays: Arrays, index: np.ndarray) -> Arrays:
     return type(arrays)(*(array[index] for array in arrays))
 
 
-def join_pairs(found: list[Pairs]) -> Pairs:
+def join_pairs(parts: list[Pairs]) -> Pairs:
     """All pairs in one, also if there are none."""
     none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
-    return Pairs(*map(np.concatenate, zip(none, *found, strict=True)))
+    return Pairs(*map(np.concatenate, zip(none, *parts, strict=True)))
 
 
 def aligned_iou(
@@ -87,9 +87,9 @@ def restore_pixels(bboxes: np.ndarray) -> np.ndarray:
     have nine decimals. The published evaluators stay in pixels: IoUs that equal a
     threshold or each other there are equal here too.
     """
-    whole = np.round(bboxes)
-    is_whole = np.abs(bboxes - whole) <= _EPS * np.abs(whole)
-    return np.where(is_whole, whole, np.round(bboxes, 9))
+    rounded = np.round(bboxes)
+    is_whole = np.abs(bboxes - rounded) <= _EPS * np.abs(rounded)
+    return np.where(is_whole, rounded, np.round(bboxes, 9))
 
 
 def group_pairs(
@@ -110,8 +110,8 @@ def group_pairs(
     ends = np.cumsum(count[paired])
     done = 0
     while done < len(paired):
-        before = ends[done - 1] if done else 0
-        stop = np.searchsorted(ends, before + _PAIRS_AT_ONCE, side='right')
+        num_pairs_done = ends[done - 1] if done else 0
+        stop = np.searchsorted(ends, num_pairs_done + _PAIRS_AT_ONCE, side='right')
         part = paired[done : max(stop, done + 1)]
         done += len(part)
         counts = count[part]
@@ -127,14 +127,14 @@ def frame_pairs(
 
     ``gts.frames`` must be sorted; ``pixel`` as in ``aligned_iou``.
     """
-    found = []
+    parts = []
     for detection, gt in group_pairs(detections.frames, gts.frames):
         first, second = detections.bboxes[detection].astype(float), gts.bboxes[gt]
         ious = aligned_iou(first, second, pixel=pixel)
         reach = ious + iou_rounding(first, second, ious, pixel=pixel)
         pairs = Pairs(detection, gt, ious, reach)
-        found.append(take(pairs, reach >= min_iou))
-    return join_pairs(found)
+        parts.append(take(pairs, reach >= min_iou))
+    return join_pairs(parts)
 
 
 def match(
@@ -189,17 +189,18 @@ def choose_in_turn(
     The pairs (P,) are sorted by group, then by the turn of the chooser in its group,
     then by the chooser's preference. Each chooser takes the first that is free.
     """
-    rest = np.arange(len(groups))
-    taken = [rest[:0]]
-    while len(rest):
+    candidates = np.arange(len(groups))
+    selected = [candidates[:0]]
+    while len(candidates):
         # The first pair left in each group is chosen, whatever else is.
-        is_first = first_of_runs(groups[rest])
-        picks = rest[is_first]
-        taken.append(picks)
+        is_first = first_of_runs(groups[candidates])
+        picks = candidates[is_first]
+        selected.append(picks)
         pick = picks[np.cumsum(is_first) - 1]
-        free = (choosers[rest] != choosers[pick]) & (chosen[rest] != chosen[pick])
-        rest = rest[free]
-    return np.sort(np.concatenate(taken))
+        has_free_chooser = choosers[candidates] != choosers[pick]
+        is_free = chosen[candidates] != chosen[pick]
+        candidates = candidates[has_free_chooser & is_free]
+    return np.sort(np.concatenate(selected))
 
 
 def first_of_runs(*keys: np.ndarray) -> np.ndarray:

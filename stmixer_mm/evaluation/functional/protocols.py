@@ -207,9 +207,9 @@ CHOICES = dict(
 
 
 def parse_protocol(
-    protocol: str | Protocol | Mapping, known: Mapping[str, Protocol]
+    protocol: str | Protocol | Mapping, protocols: Mapping[str, Protocol]
 ) -> Protocol:
-    """A record, one of the known by name, or a dict with what differs from its ``base``.
+    """A protocol, from its name or a dict with what differs from its ``base``.
 
     >>> parse_protocol(dict(base='yowo', drop_last_frame=True), FRAME_PROTOCOLS).pixel
     1
@@ -222,7 +222,8 @@ def parse_protocol(
     names = ', '.join(Protocol._fields)
     with blame(f'protocol={protocol!r} cannot be used', f'it may have base, {names}'):
         changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
-        rules = choose('protocol', changes.pop('base', next(iter(known))), known)
+        base = changes.pop('base', next(iter(protocols)))
+        rules = choose('protocol', base, protocols)
         for name in changes.keys() & {'found_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)

@@ -33,8 +33,11 @@ def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
     linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]
     starts = np.flatnonzero(first_of_runs(*tubelets.frames.T))
     for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
-        sequences, frames, *rest = (field[start:stop] for field in tubelets)
-        tube_of.append(linker.extend(frames[0], *rest, sequences))
+        clip = take(tubelets, slice(start, stop))
+        numbers = linker.extend(
+            clip.frames[0], clip.bboxes, clip.scores, clip.sequences
+        )
+        tube_of.append(numbers)
     tubes = build_tubes(tubelets, np.concatenate(tube_of), linking)
     if linking.tube_nms_iou is not None:
         tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
@@ -46,11 +49,12 @@ def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.nd
 
     A frame that is repeated has the mean of its entries.
     """
-    known, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
-    every = range(int(known[0]), int(known[-1]) + 1)
-    shares = [np.interp(every, known, one) for one in np.eye(len(known))]  # of a value
+    unique, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
+    all_frames = range(int(unique[0]), int(unique[-1]) + 1)
+    # The share of each value in each frame.
+    shares = [np.interp(all_frames, unique, unit) for unit in np.eye(len(unique))]
     weights = (np.array(shares) / counts[:, None])[where]
-    return every, np.einsum('nkc,kf->nfc', values, weights)
+    return all_frames, np.einsum('nkc,kf->nfc', values, weights)
 
 
 def boxes_where_present(
@@ -88,12 +92,12 @@ def tubelets_by_action(
         there the mean over its frames.
     """
     done = (scores >= acting) & has_box(bboxes)[..., None]
-    one, column = np.nonzero(done.any(axis=1))
-    there = done[one, :, column]  # (m, K)
-    by_action = np.zeros((len(one), scores.shape[2]), scores.dtype)
-    means = np.mean(scores[one, :, column], axis=1, where=there)
-    by_action[np.arange(len(one)), column] = means
-    return np.where(there[..., None], bboxes[one], np.nan), by_action
+    tubelet, column = np.nonzero(done.any(axis=1))
+    is_done = done[tubelet, :, column]  # (m, K)
+    by_action = np.zeros((len(tubelet), scores.shape[2]), scores.dtype)
+    means = np.mean(scores[tubelet, :, column], axis=1, where=is_done)
+    by_action[np.arange(len(tubelet)), column] = means
+    return np.where(is_done[..., None], bboxes[tubelet], np.nan), by_action
 
 
 class _Tubes(NamedTuple):
@@ -160,20 +164,20 @@ class TubeletLinker:
         ends, _ = _box_at(tubes, -1)
         tubes = take(tubes, frames[0] - ends <= self.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
-        one, tube, ious = self._find(frames, new, tubes)
-        sequence, ids = sequences[one], tubes.ids[tube]
+        tubelet, tube, ious = self._find(frames, new, tubes)
+        sequence, ids = sequences[tubelet], tubes.ids[tube]
         means = tubes.totals[tube] / tubes.counts[tube]
-        rank = ious if self._by_overlap else new.totals[one]
-        order = np.lexsort((one, -rank, ids, -means, sequence))
-        one, tube = one[order], tube[order]
-        chosen = choose_in_turn(sequence[order], tube, one)
-        one, tube = one[chosen], tube[chosen]
-        new.ids[one] = tubes.ids[tube]
-        new.totals[one] += tubes.totals[tube]
-        new.counts[one] += tubes.counts[tube]
-        rest = new.ids < 0
-        new.ids[rest] = self._num_tubes + np.arange(rest.sum())
-        self._num_tubes += rest.sum()
+        rank = ious if self._by_overlap else new.totals[tubelet]
+        order = np.lexsort((tubelet, -rank, ids, -means, sequence))
+        tubelet, tube = tubelet[order], tube[order]
+        chosen = choose_in_turn(sequence[order], tube, tubelet)
+        tubelet, tube = tubelet[chosen], tube[chosen]
+        new.ids[tubelet] = tubes.ids[tube]
+        new.totals[tubelet] += tubes.totals[tube]
+        new.counts[tubelet] += tubes.counts[tube]
+        is_new = new.ids < 0
+        new.ids[is_new] = self._num_tubes + np.arange(is_new.sum())
+        self._num_tubes += is_new.sum()
         waiting = np.delete(np.arange(len(tubes.ids)), tube)
         parts = zip(take(tubes, waiting), new, strict=True)
         self._tubes = _Tubes(*map(np.concatenate, parts))
@@ -186,26 +190,26 @@ class TubeletLinker:
         linking = self._linking
         (begins, firsts), (ends, lasts) = _box_at(new, 0), _box_at(tubes, -1)
         # The boxes (m, K, 4) of the tubes in the frames of the clip.
-        there = has_box(tubes.bboxes)[:, None] & (
+        is_common = has_box(tubes.bboxes)[:, None] & (
             frames[:, None] == tubes.frames[:, None]
         )
-        tube, entry, other = np.nonzero(there)
-        here = np.full(tubes.bboxes.shape, np.nan)
-        here[tube, entry] = tubes.bboxes[tube, other]
-        reaches = there.any(axis=(1, 2))
+        tube, entry, tube_entry = np.nonzero(is_common)
+        clip_bboxes = np.full(tubes.bboxes.shape, np.nan)
+        clip_bboxes[tube, entry] = tubes.bboxes[tube, tube_entry]
+        reaches = is_common.any(axis=(1, 2))
         nothing = np.zeros(0, dtype=int)
-        found = [(nothing, nothing, np.zeros(0))]
-        for one, tube in group_pairs(new.sequences, tubes.sequences):
-            iou = aligned_iou(firsts[one], lasts[tube], pixel=linking.link_pixel)
-            iou[begins[one] - ends[tube] > self.end_after] = -1
+        candidates = [(nothing, nothing, np.zeros(0))]
+        for tubelet, tube in group_pairs(new.sequences, tubes.sequences):
+            iou = aligned_iou(firsts[tubelet], lasts[tube], pixel=linking.link_pixel)
+            iou[begins[tubelet] - ends[tube] > self.end_after] = -1
             meeting = np.flatnonzero(reaches[tube])
-            first, second = new.bboxes[one[meeting]], here[tube[meeting]]
+            first, second = new.bboxes[tubelet[meeting]], clip_bboxes[tube[meeting]]
             mean = clip_iou(first, second, pixel=linking.link_pixel)
             shared = ~np.isnan(mean)
             iou[meeting[shared]] = mean[shared]
             near = iou >= linking.link_iou
-            found.append((one[near], tube[near], iou[near]))
-        return tuple(map(np.concatenate, zip(*found, strict=True)))
+            candidates.append((tubelet[near], tube[near], iou[near]))
+        return tuple(map(np.concatenate, zip(*candidates, strict=True)))
 
 
 def _repeats(frames: np.ndarray) -> np.ndarray:
@@ -215,6 +219,6 @@ def _repeats(frames: np.ndarray) -> np.ndarray:
 
 def _box_at(tubes: _Tubes, end: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames (m,) and boxes (m, 4) at the end 0 or -1 of the last tubelets."""
-    has, every = has_box(tubes.bboxes), np.arange(len(tubes.bboxes))
+    has, rows = has_box(tubes.bboxes), np.arange(len(tubes.bboxes))
     entry = -1 - has[:, ::-1].argmax(axis=1) if end else has.argmax(axis=1)
-    return tubes.frames[every, entry], tubes.bboxes[every, entry]
+    return tubes.frames[rows, entry], tubes.bboxes[rows, entry]

@@ -78,9 +78,12 @@ def take_tubes(tubes: Tubes, index: np.ndarray) -> Tubes:
     starts = (tubes.ends - tubes.lengths)[index]
     offsets = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     rows = np.arange(len(offsets)) + offsets
-    whole, by_row = tubes[:2], tubes[3:]
     return Tubes(
-        *(field[index] for field in whole), lengths, *(field[rows] for field in by_row)
+        tubes.sequences[index],
+        tubes.scores[index],
+        lengths,
+        tubes.frames[rows],
+        tubes.bboxes[rows],
     )
 
 
@@ -91,25 +94,26 @@ def remake(tubes: Iterable[np.ndarray], *, step: int = 1) -> list[np.ndarray]:
     starts one. Source: OpenMixer, whose tubes so mix persons.
     """
     rows = np.concatenate([np.zeros((0, 5)), *tubes])
-    made: list[list[np.ndarray]] = []
+    joined_tubes: list[list[np.ndarray]] = []
     for row in rows[np.argsort(rows[:, 0], kind='stable')]:
-        joined = next((one for one in made if one[-1][0] == row[0] - step), None)
-        if joined is None:
-            made.append([row])
+        for tube in joined_tubes:
+            if tube[-1][0] == row[0] - step:
+                tube.append(row)
+                break
         else:
-            joined.append(row)
-    return [np.stack(one) for one in made]
+            joined_tubes.append([row])
+    return [np.stack(tube) for tube in joined_tubes]
 
 
 def tube_overlaps(
     tube: Tubes,
-    others: Tubes,
+    candidates: Tubes,
     *,
     pixel: float = 1,
     frame: float = 1,
     least_common: int = 1,
 ) -> Overlaps:
-    """Spatio-temporal overlaps (K,) of one tube with K others.
+    """Spatio-temporal overlaps (K,) of one tube with K candidates.
 
     Frames are counted one by one, so that a tube may have gaps.
     Source: ``iou3dt`` of the scripts of ACT (``frame=1``) and of MultiSports'
@@ -118,24 +122,24 @@ def tube_overlaps(
 
     Args:
         tube: A single one.
-        others: K of them.
+        candidates: K of them.
         pixel: What a box measures beyond x2 - x1.
         frame: What a span measures beyond its last minus its first frame.
         least_common: Frames that they share at least, else they do not overlap.
     """
-    row = np.searchsorted(tube.frames, others.frames)
-    inside = np.flatnonzero(tube.frames.take(row, mode='clip') == others.frames)
-    first, second = tube.bboxes[row[inside]], others.bboxes[inside]
+    row = np.searchsorted(tube.frames, candidates.frames)
+    inside = np.flatnonzero(tube.frames.take(row, mode='clip') == candidates.frames)
+    first, second = tube.bboxes[row[inside]], candidates.bboxes[inside]
     ious = aligned_iou(first, second, pixel=pixel)
     rounding = iou_rounding(first, second, ious, pixel=pixel)
-    num_others = len(others.lengths)
-    other = np.repeat(np.arange(num_others), others.lengths)[inside]
-    common = np.bincount(other, minlength=num_others)
-    sums = [np.bincount(other, one, minlength=num_others) for one in (ious, rounding)]
+    size = len(candidates.lengths)
+    owners = np.repeat(np.arange(size), candidates.lengths)[inside]
+    common = np.bincount(owners, minlength=size)
+    sums = [np.bincount(owners, v, minlength=size) for v in (ious, rounding)]
     spatial, rounding = sums / np.maximum(common, 1)
     intersection = common + (frame - 1)
-    union = len(tube.frames) + others.lengths - common + (frame - 1)
-    temporal = np.divide(intersection, union, out=np.ones(num_others), where=union > 0)
+    union = len(tube.frames) + candidates.lengths - common + (frame - 1)
+    temporal = np.divide(intersection, union, out=np.ones(size), where=union > 0)
     return Overlaps(np.where(common >= least_common, temporal, 0), spatial, rounding)
 
 
@@ -151,14 +155,14 @@ def tube_pairs(
 
     ``exceed``: it must be above; ``measures``: those of ``tube_overlaps``.
     """
-    found = []
+    parts = []
     for gt, place, overlaps in overlaps_by_gt(tubes, gts, **measures):
         detections = np.arange(place.start, place.stop)
         gt_of = np.full(len(detections), gt)
         reach = np.nextafter(overlaps.excess, -1) if exceed else overlaps.reach
         pairs = Pairs(detections, gt_of, overlaps.ious, reach)
-        found.append(take(pairs, reach >= min_iou))
-    return join_pairs(found)
+        parts.append(take(pairs, reach >= min_iou))
+    return join_pairs(parts)
 
 
 def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
@@ -173,9 +177,9 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
     stays = np.ones(len(ends), dtype=bool)
     for tube, stop in enumerate(stops):
         if stays[tube] and tube + 1 < stop:
-            one = _slice(tubes, ends, tube, tube + 1)
-            others = _slice(tubes, ends, tube + 1, stop)
-            overlaps = tube_overlaps(one, others, pixel=pixel)
+            best = _slice(tubes, ends, tube, tube + 1)
+            candidates = _slice(tubes, ends, tube + 1, stop)
+            overlaps = tube_overlaps(best, candidates, pixel=pixel)
             stays[tube + 1 : stop] &= overlaps.excess <= iou_thr
     return take_tubes(tubes, stays)
 
@@ -189,16 +193,19 @@ def overlaps_by_gt(
     ends, gt_ends = tubes.ends, gts.ends
     for gt, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         if start < stop:
-            one = _slice(gts, gt_ends, gt, gt + 1)
-            others = _slice(tubes, ends, start, stop)
-            overlaps = tube_overlaps(one, others, **measures)
+            gt_tube = _slice(gts, gt_ends, gt, gt + 1)
+            candidates = _slice(tubes, ends, start, stop)
+            overlaps = tube_overlaps(gt_tube, candidates, **measures)
             yield gt, slice(start, stop), overlaps
 
 
 def _slice(tubes: Tubes, ends: np.ndarray, start: int, stop: int) -> Tubes:
     """Consecutive tubes as views; ``ends`` are theirs, counted once for all."""
     rows = slice(ends[start - 1] if start else 0, ends[stop - 1])
-    whole, by_row = tubes[:3], tubes[3:]
     return Tubes(
-        *(field[start:stop] for field in whole), *(field[rows] for field in by_row)
+        tubes.sequences[start:stop],
+        tubes.scores[start:stop],
+        tubes.lengths[start:stop],
+        tubes.frames[rows],
+        tubes.bboxes[rows],
     )

@@ -51,7 +51,7 @@ class DetectionMetric(BaseMetric):
     A subclass sets its classes by ``_set_classes``, and has
 
     - ``gt_boxes(column)``: ground truth of a class, by keyframe;
-    - ``_split(sample, found)``: the parts of a result: a key, boxes (n, ...) and scores
+    - ``_split(sample, instances)``: parts of a result: a key, boxes (n, ...) and scores
       (n, num_classes) of each;
     - ``_join(parts)``: :class:`Detections` of the parts of all results.
 
@@ -108,15 +108,14 @@ class DetectionMetric(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch, those above score_thr of each class."""
         for sample in data_samples:
-            found = read_instances(sample, self.num_classes)
+            instances = read_instances(sample, self.num_classes)
+            parts = []
+            for key, bboxes, scores in self._split(sample, instances):
+                bboxes, scores = count_classes(bboxes, scores, self.protocol.classes)
+                counted = self._counted(bboxes, scores)
+                parts.append(dict(select_actions(bboxes, scores, counted), key=key))
             # One result a sample, as mmengine cuts off what is more.
-            self.results.append(
-                [
-                    dict(select_actions(*one, self._counted(*one)), key=key)
-                    for key, *all_classes in self._split(sample, found)
-                    for one in [count_classes(*all_classes, self.protocol.classes)]
-                ]
-            )
+            self.results.append(parts)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Values over the results of all ranks; see mmengine's ``BaseMetric``."""
@@ -153,10 +152,10 @@ class DetectionMetric(BaseMetric):
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
-        found = self.found(detections, column)
+        boxes = self.found(detections, column)
         gts = self.counted_gts(detections, column)
-        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
-        return Matched(found.frames, found.scores, pairs, gts.frames)
+        pairs = frame_pairs(boxes, gts, pixel=self.protocol.pixel, min_iou=min_iou)
+        return Matched(boxes.frames, boxes.scores, pairs, gts.frames)
 
     def match_classes(self, detections: Detections) -> dict[int, Matched]:
         """All that :meth:`values` needs, by column."""
@@ -244,8 +243,10 @@ class DetectionMetric(BaseMetric):
 
     def values(self, matched: Mapping[int, Matched]) -> dict[str, float]:
         """Means over the classes, then the AP of each class at the first threshold."""
-        classes = [matched[column] for column in self.class_names]
-        rows = [(one.num_gts, len(one.scores), self._aps(one)) for one in classes]
+        rows = []
+        for column in self.class_names:
+            matches = matched[column]
+            rows.append((matches.num_gts, len(matches.scores), self._aps(matches)))
         num_gts, num_found, aps = map(np.array, zip(*rows, strict=True))
         over = self.protocol.class_average
         means = class_mean(aps, num_gts, num_found, over=over)

@@ -102,9 +102,9 @@ class FrameMAPMetric(DetectionMetric):
         self._excluded = self._read_keys(exclude_file)
         rows = []
         for file in self._paths(ann_file):
-            found, faults = read_keyframe_rows(file, num_classes=num_classes)
+            file_rows, faults = read_keyframe_rows(file, num_classes=num_classes)
             raise_first(faults)
-            rows += found
+            rows += file_rows
         self._videos = {row.video_id for row in rows} if own_videos else None
         empty_keys = self._read_keys(empty_keyframes_file) - self._excluded
         self._set_ground_truth(rows, empty_keys, source=ann_file)
@@ -171,10 +171,10 @@ class FrameMAPMetric(DetectionMetric):
         return WRONG if all_count else IGNORED
 
     def _split(
-        self, sample: dict, found: Instances
+        self, sample: dict, instances: Instances
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         key = keyframe_key(sample['video_id'], sample['timestamp'])
-        bboxes, scores = found.at(found.bboxes.shape[1] // 2)
+        bboxes, scores = instances.at(instances.bboxes.shape[1] // 2)
         actions = scores[:, 1:]
         yield key, bboxes, np.column_stack([actions.max(axis=1, initial=0), actions])
 
@@ -182,8 +182,8 @@ class FrameMAPMetric(DetectionMetric):
         counted = super()._counted(bboxes, scores)
         if self.max_actions is not None:
             flat = np.flatnonzero(counted)
-            rest = by_score(scores.flat[flat])[self.max_actions :]
-            counted.flat[flat[rest]] = False
+            surplus = by_score(scores.flat[flat])[self.max_actions :]
+            counted.flat[flat[surplus]] = False
         counted[:, PERSON] = True  # at any score
         if self.protocol.drop_empty_boxes:
             low, high = np.hsplit(bboxes, 2)

@@ -64,24 +64,26 @@ def read_instances(sample: Mapping, num_classes: int) -> Instances:
     Raises:
         UserError: they have other shapes, or are NaN or infinite.
     """
-    given = sample['pred_instances']
-    is_clip = np.ndim(given['bboxes']) == 3
+    instances = sample['pred_instances']
+    is_clip = np.ndim(instances['bboxes']) == 3
     names = ['bboxes', 'scores', *['person_scores'] * is_clip]
-    arrays = [np.asarray(to_numpy(given[name])) for name in names]
-    arrays = [one if one.dtype == float else one.astype(np.float32) for one in arrays]
+    arrays = []
+    for name in names:
+        array = np.asarray(to_numpy(instances[name]))
+        arrays.append(array if array.dtype == float else array.astype(np.float32))
     *size, four = arrays[0].shape
     shapes = {(size[0], num_classes), (*size, num_classes)}, {tuple(size)}
-    fit = [one.shape in fits for one, fits in zip(arrays[1:], shapes, strict=False)]
+    fit = [array.shape in fits for array, fits in zip(arrays[1:], shapes, strict=False)]
     if four != 4 or not all(fit):
-        found = ', '.join(
-            f'{name} {one.shape}' for name, one in zip(names, arrays, strict=True)
+        text = ', '.join(
+            f'{name} {array.shape}' for name, array in zip(names, arrays, strict=True)
         )
         raise UserError(
-            f'predictions of {sample["video_id"]} have {found}, which is not bboxes '
+            f'predictions of {sample["video_id"]} have {text}, which is not bboxes '
             f'(n, 4) and scores (n, {num_classes}); give model and metric the same '
             'classes (num_classes).'
         )
-    if not all(np.isfinite(one).all() for one in arrays):
+    if not all(np.isfinite(array).all() for array in arrays):
         raise UserError(
             f'predictions of {sample["video_id"]} are not finite numbers; the model has '
             'diverged, so train it again with a lower learning rate.'
@@ -105,9 +107,9 @@ def count_classes(
     counted = scores[owners, best]
     if classes == 'mislabelled':
         owners, counted = owners.repeat(scores.shape[1] - 1), scores[:, 1:].ravel()
-    kept = np.full((len(owners), scores.shape[1]), -np.inf)
-    kept[np.arange(len(owners)), best[owners]] = counted
-    return bboxes[owners], kept
+    counted_scores = np.full((len(owners), scores.shape[1]), -np.inf)
+    counted_scores[np.arange(len(owners)), best[owners]] = counted
+    return bboxes[owners], counted_scores
 
 
 def select_actions(

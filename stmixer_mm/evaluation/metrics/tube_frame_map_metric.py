@@ -53,7 +53,7 @@ class TubeFrameMAPMetric(TubeMetric):
         nms = nms or self.protocol.nms
         self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
         boxes = [self.gt_boxes(column) for column in self.gts]
-        small = [one.frames[~self._is_large(one)] for one in boxes]
+        small = [gts.frames[~self._is_large(gts)] for gts in boxes]
         self._ignored = {*np.concatenate(small).tolist()}  # numbers of frames
 
     def counts(self, name: str, frame: int) -> bool:
@@ -101,27 +101,28 @@ class TubeFrameMAPMetric(TubeMetric):
         )
         return suppress_tubelets(apart, self.nms)
 
-    def _suppress_over_classes(self, found: Detections) -> Detections:
-        best = np.zeros(len(found.bboxes))
-        np.maximum.at(best, found.owners, found.scores)
-        kept = self._kept(found.frames, found.bboxes, best).numbers
-        counts = np.isin(found.owners, kept)
+    def _suppress_over_classes(self, detections: Detections) -> Detections:
+        best = np.zeros(len(detections.bboxes))
+        np.maximum.at(best, detections.owners, detections.scores)
+        owners = self._kept(detections.frames, detections.bboxes, best).numbers
+        counts = np.isin(detections.owners, owners)
         actions = {
-            name: getattr(found, name)[counts]
+            name: getattr(detections, name)[counts]
             for name in ('owners', 'columns', 'scores')
         }
-        return found._replace(**actions)
+        return detections._replace(**actions)
 
     def _join(self, parts: list[dict]) -> Detections:
-        found = super()._join([part for part in parts if self.counts(*part['key'][:2])])
+        parts = [part for part in parts if self.counts(*part['key'][:2])]
+        detections = super()._join(parts)
         if self.nms is not None and self.nms.over_classes:
-            found = self._suppress_over_classes(found)
-        return found
+            detections = self._suppress_over_classes(detections)
+        return detections
 
     def _split(
-        self, sample: dict, found: Instances
+        self, sample: dict, instances: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
-        name, _, frames, found = self._clip(sample, found)
+        name, _, frames, instances = self._clip(sample, instances)
         clip = tuple(frames.tolist())
         for entry, frame in enumerate(clip):
-            yield (name, frame, clip), *found.at(entry)
+            yield (name, frame, clip), *instances.at(entry)

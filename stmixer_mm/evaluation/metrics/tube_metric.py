@@ -120,7 +120,7 @@ class TubeMetric(DetectionMetric):
         # Of labels that count alone, or of all.
         columns = self.class_names if self.protocol.frames == 'evaluated' else self.gts
         boxes = [self.gt_boxes(column) for column in columns]
-        frames = np.unique(np.concatenate([one.frames for one in boxes]))
+        frames = np.unique(np.concatenate([gts.frames for gts in boxes]))
         videos = frames // self.frame_limit
         ranks = np.arange(len(videos)) - np.searchsorted(videos, videos)
         return frames[ranks % self.protocol.every == 0]
@@ -166,17 +166,17 @@ class TubeMetric(DetectionMetric):
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
-        known = self._of_known_videos(by_key)
+        keys_of_videos = self._of_known_videos(by_key)
         keys = [
-            (name, frame, *rest)
-            for name, frame, *rest in sorted(known, key=_file_order)
+            (name, frame, *clip)
+            for name, frame, *clip in sorted(keys_of_videos, key=_file_order)
             if frame <= self.nframes[self.video_numbers[name]]
         ]
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
-        found = join_detections(numbers, parts, self._keyframe_key)
-        sizes = self.scales[found.frames // self.frame_limit]
-        pixels = restore_pixels(found.bboxes * sizes)
-        return found._replace(bboxes=self.protocol.found_boxes.fit(pixels, sizes))
+        detections = join_detections(numbers, parts, self._keyframe_key)
+        sizes = self.scales[detections.frames // self.frame_limit]
+        pixels = restore_pixels(detections.bboxes * sizes)
+        return detections._replace(bboxes=self.protocol.found_boxes.fit(pixels, sizes))
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys, of which the first entry names a video, of test videos."""
@@ -184,7 +184,7 @@ class TubeMetric(DetectionMetric):
         return [key for key in keys if key[0] in self.video_numbers]
 
     def _clip(
-        self, sample: dict, found: Instances
+        self, sample: dict, instances: Instances
     ) -> tuple[str, int, np.ndarray, Instances]:
         """Video, keyframe, numbers (F,) of the clip's frames, and instances in these.
 
@@ -197,14 +197,14 @@ class TubeMetric(DetectionMetric):
                 f'A prediction of {name} has the timestamp {frame:g}, which is not the '
                 'number of a frame; number frames in whole numbers from 1.'
             )
-        if found.person_scores is None:
-            return name, int(frame), np.array([frame], dtype=int), found
-        seen = np.asarray(to_numpy(sample['clip_frames']))
-        scores = found.scores
+        if instances.person_scores is None:
+            return name, int(frame), np.array([frame], dtype=int), instances
+        clip_frames = np.asarray(to_numpy(sample['clip_frames']))
+        scores = instances.scores
         if scores.ndim == 3:
-            _, scores = at_every_frame(seen, scores)
-        table = np.dstack([found.bboxes, found.person_scores])
-        frames, table = at_every_frame(seen, table)
+            _, scores = at_every_frame(clip_frames, scores)
+        table = np.dstack([instances.bboxes, instances.person_scores])
+        frames, table = at_every_frame(clip_frames, table)
         tubelets = Instances(table[..., :4], scores, table[..., 4])
         return name, int(frame), np.array(frames), tubelets
 
@@ -220,5 +220,5 @@ class TubeMetric(DetectionMetric):
 
 def _file_order(key: tuple) -> tuple:
     """Of equal scores the first counts first: in YOWO that of the first file by name."""
-    name, *rest = key
-    return name.replace('/', '_'), name, *rest
+    name, *numbers = key
+    return name.replace('/', '_'), name, *numbers

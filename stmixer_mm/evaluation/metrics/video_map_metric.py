@@ -128,63 +128,72 @@ class VideoMAPMetric(TubeMetric):
                 part['key'] = name, time, (*frames, *frames[-1:] * missing)
                 pad = (0, 0), (0, missing), (0, 0)
                 part['bboxes'] = np.pad(part['bboxes'], pad, constant_values=np.nan)
-        found = super()._join(parts)
-        frames = np.atleast_2d(found.frames.T)[0][found.owners]
+        detections = super()._join(parts)
+        frames = np.atleast_2d(detections.frames.T)[0][detections.owners]
         unit = 'boxes of a class in a frame'
-        self._note_ties(unit, found.scores, found.columns, frames)
-        return found if isinstance(self.linking, Linking) else self._link_videos(found)
+        self._note_ties(unit, detections.scores, detections.columns, frames)
+        if isinstance(self.linking, Linking):
+            return detections
+        return self._link_videos(detections)
 
     def _in_counted_frames(self, parts: list[dict]) -> list[dict]:
         """The parts of frames that count; tubelets have no box in the others."""
-        rest = []
+        counted_parts = []
         for part in parts:
             name, _, frames = part['key']
             counted = np.array([self.counts(name, frame) for frame in frames])
             if counted.all():
-                rest.append(part)
+                counted_parts.append(part)
             elif counted.any():
                 bboxes = np.where(counted[:, None], part['bboxes'], np.nan)
-                rest.append(dict(part, bboxes=bboxes))
-        return rest
+                counted_parts.append(dict(part, bboxes=bboxes))
+        return counted_parts
 
-    def _link_videos(self, found: Detections) -> Mapping[int, Tubes]:
+    def _link_videos(self, detections: Detections) -> Mapping[int, Tubes]:
         """Tubes by column, linked video by video with the scores of all classes."""
         tubes = {column: [] for column in self.gts}
-        videos, frames = np.divmod(found.frames.ravel(), self.frame_limit)
+        videos, frames = np.divmod(detections.frames.ravel(), self.frame_limit)
         starts = np.flatnonzero(first_of_runs(videos))
         for start, stop in itertools.pairwise([*starts, len(videos)]):
             video = videos[start]
-            some = slice(*found.owners.searchsorted((start, stop)))
+            actions = slice(*detections.owners.searchsorted((start, stop)))
+            box, column = (
+                detections.owners[actions] - start,
+                detections.columns[actions],
+            )
             scores = np.zeros((stop - start, self.num_classes))
-            scores[found.owners[some] - start, found.columns[some]] = found.scores[some]
-            bboxes = found.bboxes[start:stop].reshape(-1, 4)
-            here = self.nframes[video], frames[start:stop], bboxes, scores
-            for column, rows, score in self.linking.link_video(*here):
+            scores[box, column] = detections.scores[actions]
+            bboxes = detections.bboxes[start:stop].reshape(-1, 4)
+            linked = self.linking.link_video(
+                self.nframes[video], frames[start:stop], bboxes, scores
+            )
+            for column, rows, score in linked:
                 tubes[column].append((video, rows, score))
         return {column: join_tubes(entries) for column, entries in tubes.items()}
 
     def _join_tubes(self, parts: list[dict]) -> Mapping[int, Tubes]:
         by_key = {part['key']: part for part in parts}
-        found = {column: [] for column in self.gts}
+        listed = {column: [] for column in self.gts}
         for key in sorted(self._of_known_videos(by_key)):
             number, part = self.video_numbers[key[0]], by_key[key]
             for label, score, rows in sorted(part['pred_tubes'], key=_rows_of):
                 if self.score_thr is None or score > self.score_thr:
-                    found[label + 1].append((number, rows, score))
-        tubes = {column: join_tubes(entries) for column, entries in found.items()}
-        scores = [one.scores for one in tubes.values()]
+                    listed[label + 1].append((number, rows, score))
+        tubes = {column: join_tubes(entries) for column, entries in listed.items()}
+        scores = [of_class.scores for of_class in tubes.values()]
         columns = np.repeat([*tubes], [*map(len, scores)])
         self._note_ties('tubes of a class', np.concatenate(scores), columns)
         if nms_iou := parts[0].get('tube_nms_iou'):
-            tubes = {n: suppress_tubes(one, nms_iou) for n, one in tubes.items()}
+            for column, of_class in tubes.items():
+                tubes[column] = suppress_tubes(of_class, nms_iou)
         return tubes
 
     def _split(
-        self, sample: dict, found: Instances
+        self, sample: dict, instances: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
-        name, time, frames, found = self._clip(sample, found)
-        bboxes, scores = found.bboxes[:, None], found.scores
-        if found.person_scores is not None:
+        name, time, frames, instances = self._clip(sample, instances)
+        bboxes, scores = instances.bboxes[:, None], instances.scores
+        if instances.person_scores is not None:
             if not isinstance(self.linking, Linking):
                 raise UserError(
                     f'{type(self.linking).__name__} links boxes of frames, not tubelets; '
@@ -195,7 +204,7 @@ class VideoMAPMetric(TubeMetric):
             end = time if number is None else max(time, self.nframes[number])
             frames = np.minimum(frames, end)
             bboxes = boxes_where_present(
-                frames, found.bboxes, found.person_scores, self.linking.presence
+                frames, instances.bboxes, instances.person_scores, self.linking.presence
             )
             if scores.ndim == 3:
                 bboxes, scores = tubelets_by_action(bboxes, scores, self.linking.acting)

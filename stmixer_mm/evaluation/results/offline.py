@@ -33,8 +33,8 @@ def read_results(file: str | Path) -> Results:
         check_file(file, subject=file, remedy=remedy)
     if path.suffix in ('.pkl', '.pickle') and not path.is_dir():
         content = read_plain_pickle(file, kind='a dump', remedy=AGAIN)
-    for read in RESULT_READERS:
-        if (results := read(path, content)) is not None:
+    for reader in RESULT_READERS:
+        if (results := reader(path, content)) is not None:
             return results
     if path.is_dir():
         raise UserError(
@@ -75,7 +75,7 @@ def build_metrics(
             one of the protocols.
     """
     changes, metrics = {} if split is None else dict(split=split), []
-    known = {}
+    available = {}
     with blame('test_evaluator of the config cannot be built', 'correct it'):
         for config in metric_configs(cfg, 'test'):
             kind = metric_class(config)
@@ -83,16 +83,16 @@ def build_metrics(
                 continue
             if changes and not issubclass(kind, TubeMetric):
                 raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
-            every = getattr(kind, 'protocols', {})
-            known |= every
-            chosen = [name for name in every if {name, 'all'} & {*protocols}]
-            for own in _by_protocols(kind, chosen) if protocols else [{}]:
-                metrics.append(METRICS.build({**config, **changes, **own}))
-    remedy = f'; use all, or some of {", ".join(known)}.'
-    if unknown := {*protocols} - {'all', *known}:
+            choices = getattr(kind, 'protocols', {})
+            available |= choices
+            chosen = [name for name in choices if {name, 'all'} & {*protocols}]
+            for arguments in _by_protocols(kind, chosen) if protocols else [{}]:
+                metrics.append(METRICS.build({**config, **changes, **arguments}))
+    remedy = f'; use all, or some of {", ".join(available)}.'
+    if unknown := {*protocols} - {'all', *available}:
         raise UserError(
             f'No metric in test_evaluator of {cfg.filename} has the protocol '
-            f'{min(unknown)!r}{nearest(min(unknown), known) or remedy}'
+            f'{min(unknown)!r}{nearest(min(unknown), available) or remedy}'
         )
     if not metrics:
         raise UserError(
@@ -104,14 +104,14 @@ def build_metrics(
 
 def _by_protocols(kind: type[DetectionMetric], names: Collection[str]) -> list[dict]:
     """Arguments of a metric for each protocol of its own."""
-    own = []
+    arguments = []
     for name in names:
-        own.append(dict(protocol=name, class_average=None))
+        arguments.append(dict(protocol=name, class_average=None))
         if issubclass(kind, TubeFrameMAPMetric):
-            own[-1]['frames'] = None
+            arguments[-1]['frames'] = None
         if issubclass(kind, VideoMAPMetric) and name in LINKINGS:
-            own[-1]['linking'] = name
-    return own
+            arguments[-1]['linking'] = name
+    return arguments
 
 
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
@@ -120,16 +120,18 @@ def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMet
     Raises:
         UserError: there is none.
     """
-    kept = [metric for metric in metrics if isinstance(metric, results.metric_type)]
-    if not kept:
+    supported = [
+        metric for metric in metrics if isinstance(metric, results.metric_type)
+    ]
+    if not supported:
         raise UserError(
             f'{results.file} cannot be evaluated by {type(metrics[0]).__name__} of '
             f'test_evaluator; use a {results.metric_type.__name__}.'
         )
-    left_out = (type(metric).__name__ for metric in metrics if metric not in kept)
+    left_out = (type(metric).__name__ for metric in metrics if metric not in supported)
     for name in dict.fromkeys(left_out):
         print(f'note: {name} does not take {results.file}.', file=sys.stderr)
-    return kept
+    return supported
 
 
 def feed(metric: BaseMetric, results: Results) -> None:

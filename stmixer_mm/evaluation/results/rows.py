@@ -40,14 +40,14 @@ Reader = Callable[[Path, Any], Results | None]
 RESULT_READERS: list[Reader] = []  # of forms beside dumps and csv files
 
 
-def result_reader(read: Reader) -> Reader:
+def result_reader(reader: Reader) -> Reader:
     """Decorator of a function (path, content) that reads a form of results.
 
     The content is that of a pickle, None for a folder or any other file. Of another form
     the function returns None, and the one that was registered before it is asked.
     """
-    RESULT_READERS.insert(0, read)
-    return read
+    RESULT_READERS.insert(0, reader)
+    return reader
 
 
 class Rows(NamedTuple):
@@ -98,8 +98,8 @@ def row_samples(
     for part in np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1):
         row, keyframe = part[0, :2].astype(int)
         video, timestamp = rows.keyframes[keyframe]
-        found = _group_boxes(part[:, 2:], metric.num_classes)
-        sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
+        instances = _group_boxes(part[:, 2:], metric.num_classes)
+        sample = dict(video_id=video, timestamp=timestamp, pred_instances=instances)
         yield place(row), sample
 
 
