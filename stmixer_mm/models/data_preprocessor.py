@@ -84,9 +84,9 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         if self.device.type == 'cpu':
             return super().cast_data(data)
         tensors: list[Tensor] = []
-        map_tensors(data, lambda one: tensors.append(one) or one)
-        moved = iter(move_together(tensors, self.device))
-        return map_tensors(data, lambda _: next(moved))
+        map_tensors(data, lambda tensor: tensors.append(tensor) or tensor)
+        copies = iter(move_together(tensors, self.device))
+        return map_tensors(data, lambda _: next(copies))
 
     def normalise(self, clip: Tensor) -> Tensor:
         """Normalise a clip (3, T, H, W), or several."""
@@ -108,26 +108,27 @@ def map_tensors(data: object, change: Callable[[Tensor], object]) -> object:
         changed.set_data(map_tensors(dict(data.items()), change))
         return changed
     if isinstance(data, Mapping):
-        return {name: map_tensors(each, change) for name, each in data.items()}
+        return {name: map_tensors(value, change) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [map_tensors(each, change) for each in data]
+        return [map_tensors(value, change) for value in data]
     return data
 
 
 def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Tensors on a device, as parts of one buffer that crosses without a wait."""
-    sizes = [-8 * (-one.nbytes // 8) for one in tensors]  # multiples of any type's size
+    # Multiples of any type's size.
+    sizes = [-8 * (-tensor.nbytes // 8) for tensor in tensors]
     pinned = device.type == 'cuda' and torch.cuda.is_available()
     buffer = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
 
     def parts(buffer: Tensor) -> list[Tensor]:
         return [
-            part[: one.nbytes].view(one.dtype).view(one.shape)
-            for part, one in zip(buffer.split(sizes), tensors, strict=True)
+            part[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            for part, tensor in zip(buffer.split(sizes), tensors, strict=True)
         ]
 
-    for part, one in zip(parts(buffer), tensors, strict=True):
-        part.copy_(one)
+    for part, tensor in zip(parts(buffer), tensors, strict=True):
+        part.copy_(tensor)
     return parts(buffer.to(device, non_blocking=True))
 
 

@@ -98,9 +98,9 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
         elif theirs not in released:
             missing.append(theirs)
         else:
-            converted[name] = found = released.pop(theirs)
-            if found.shape != value.shape:
-                shapes = tuple(found.shape), tuple(value.shape)
+            converted[name] = parameter = released.pop(theirs)
+            if parameter.shape != value.shape:
+                shapes = tuple(parameter.shape), tuple(value.shape)
                 misshaped.append(f'{theirs} {shapes[0]} instead of {shapes[1]}')
     faults = {'left over': released, 'missing': missing, 'other shape': misshaped}
     lists = [f'{what}: {", ".join(names)}' for what, names in faults.items() if names]
@@ -140,8 +140,8 @@ class _Names:
 
     def numbers(self, prefix: str) -> list[int]:
         """The numbers behind a prefix of names, sorted."""
-        found = [re.match(rf'{prefix}(\d+)\.', name) for name in self.released]
-        return sorted({int(match[1]) for match in found if match})
+        matches = [re.match(rf'{prefix}(\d+)\.', name) for name in self.released]
+        return sorted({int(match[1]) for match in matches if match})
 
     def starts(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self.released)

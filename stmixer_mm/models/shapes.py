@@ -25,8 +25,8 @@ class PartShapes(NamedTuple):
 
     key: str  # where a config sets it, such as 'model.neck[0]'
     part: nn.Module
-    given: object  # a tensor or several, mostly on the meta device
-    returned: object
+    inputs: object  # a tensor or several, mostly on the meta device
+    outputs: object
 
 
 class Shapes(NamedTuple):
@@ -92,15 +92,15 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
     def trace(key: str, part: nn.Module, wrapper: str = 'FramewiseNeck') -> None:
         forward = part.forward
 
-        def run(feats: object) -> object:
+        def run(inputs: object) -> object:
             with blame(
-                f'{key}, a {type(part).__name__}, fails on {describe(feats)}',
+                f'{key}, a {type(part).__name__}, fails on {describe(inputs)}',
                 'change its settings or those before it'
                 + f', or run it on each frame in a {wrapper}' * is_for_images(part),
             ):
-                returned = forward(feats)
-            traced.append(PartShapes(key, part, feats, returned))
-            return returned
+                outputs = forward(inputs)
+            traced.append(PartShapes(key, part, inputs, outputs))
+            return outputs
 
         part.forward = run
 
@@ -121,10 +121,10 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
     """Later the attributes of all modules, such as modes and caches, as they were."""
-    before = [(module, dict(vars(module))) for module in model.modules()]
+    saved = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield
     finally:
-        for module, attributes in before:
+        for module, attributes in saved:
             vars(module).clear()
             vars(module).update(attributes)

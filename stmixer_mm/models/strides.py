@@ -22,9 +22,9 @@ def _derive_stride(size: Sequence[int], pad_shape: tuple[int, int]) -> float:
     of the strides that fit then, a power of two, or the one in the middle.
     """
     # In integers: sizes may be symbols (torch.export), of which none is ruled out.
-    whole = pad_shape[0] // size[0]
-    if pad_shape == (whole * size[0], whole * size[1]):
-        return float(whole)
+    stride = pad_shape[0] // size[0]
+    if pad_shape == (stride * size[0], stride * size[1]):
+        return float(stride)
     sides = list(zip(pad_shape, size, strict=True))
     in_height, in_width = (pixels / cells for pixels, cells in sides)
     if in_height == in_width:

@@ -140,7 +140,10 @@ def _write_id(
 
 
 def _place(
-    size: tuple[int, int], box: Rect, frame_size: tuple[int, int], taken: Sequence[Rect]
+    size: tuple[int, int],
+    box: Rect,
+    frame_size: tuple[int, int],
+    label_rects: Sequence[Rect],
 ) -> Rect:
     """The place above, below, beside or in ``box`` that covers least of other labels.
 
@@ -151,9 +154,9 @@ def _place(
     lowest = np.maximum(np.subtract(frame_size, size), 0)
     tops_left = np.clip(corners, 0, lowest)
     rects = np.hstack((tops_left, np.minimum(tops_left + size, frame_size)))
-    others = np.reshape(taken, (-1, 1, 4))
-    sides = np.minimum(rects[:, 2:], others[..., 2:])
-    sides = (sides - np.maximum(rects[:, :2], others[..., :2])).clip(0)
+    label_rects = np.reshape(label_rects, (-1, 1, 4))
+    sides = np.minimum(rects[:, 2:], label_rects[..., 2:])
+    sides = (sides - np.maximum(rects[:, :2], label_rects[..., :2])).clip(0)
     return tuple(rects[sides.prod(axis=-1).sum(axis=0).argmin()].tolist())
 
 
@@ -168,7 +171,7 @@ def move_mask(
         bbox, to_bbox: Pixel xyxy, before and after.
     """
     (low, high), (to_low, to_high) = (
-        np.reshape(one, (2, 2)) for one in (bbox, to_bbox)
+        np.reshape(corners, (2, 2)) for corners in (bbox, to_bbox)
     )
     scale = (to_high - to_low) / np.maximum(high - low, 1)
     enlarged = np.divide(size, mask.shape)[::-1]

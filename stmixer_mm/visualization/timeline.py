@@ -17,7 +17,7 @@ COLOURS = [f'C{number}' for number in range(10)]
 
 @result_format('timeline', suffix='.png')
 def plot_timeline(
-    found: VideoDetections,
+    detections: VideoDetections,
     path: str | Path | None = None,
     *,
     shortest_s: float = 1.0,
@@ -26,22 +26,24 @@ def plot_timeline(
     """Draw the tubes of a video over time, one colour an action.
 
     Args:
-        found: Of persons with ids.
+        detections: Of persons with ids.
         path: File to write, if any.
         shortest_s: Persons seen for less time are counted below, and not drawn.
         most: Persons to draw, those seen for the longest time; the others are counted
             below.
     """
-    clock = _Clock(found)
-    long_ones = [one for one in found.tubes or () if clock.length(one) >= shortest_s]
-    longest = {one.id for one in sorted(long_ones, key=clock.length)[-most:]}
-    tubes = [tube for tube in long_ones if tube.id in longest]
+    clock = _Clock(detections)
+    tubes = detections.tubes or ()
+    long_tubes = [tube for tube in tubes if clock.length(tube) >= shortest_s]
+    num_short = len(tubes) - len(long_tubes)
+    longest = {tube.id for tube in sorted(long_tubes, key=clock.length)[-most:]}
+    tubes = [tube for tube in long_tubes if tube.id in longest]
     left_out = {
-        'more': len(long_ones) - len(tubes),
-        f'seen for less than {shortest_s:g} s': len(found.tubes or ()) - len(long_ones),
+        'more': len(long_tubes) - len(tubes),
+        f'seen for less than {shortest_s:g} s': num_short,
     }
-    names = sorted({one.action for tube in tubes for one in tube.actions})
-    order = found.classes or names  # so that pictures of a model look alike
+    names = sorted({action.action for tube in tubes for action in tube.actions})
+    order = detections.classes or names  # so that pictures of a model look alike
     if len(order) > len(COLOURS) or not {*names} <= {*order}:
         order = names
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order)}
@@ -75,12 +77,13 @@ def plot_timeline(
 class _Clock:
     """Seconds of frame numbers; a keyframe stands for the time up to the next one."""
 
-    def __init__(self, found: VideoDetections) -> None:
-        self.times = {one.frame_index: one.time_s for one in found.keyframes}
+    def __init__(self, detections: VideoDetections) -> None:
+        keyframes = detections.keyframes
+        self.times = {frame.frame_index: frame.time_s for frame in keyframes}
         times = np.array([*self.times.values(), *[0.0] * (not self.times)])
         self.step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         self.start, self.end = float(times[0]), float(times[-1]) + self.step
-        length = found.total_frames / found.fps if found.fps else 0.0
+        length = detections.total_frames / detections.fps if detections.fps else 0.0
         if length > times[-1]:  # not that of a part of a stream, which starts late
             self.end = min(self.end, length)
 
@@ -97,9 +100,9 @@ def _draw_tube(
     axes: Axes, row: int, tube: Tube, clock: _Clock, colours: dict[str, str]
 ) -> None:
     axes.broken_barh([clock.bar(tube)], (row - 0.4, 0.8), color='0.93')
-    names = sorted({one.action for one in tube.actions})
+    names = sorted({action.action for action in tube.actions})
     height = 0.8 / max(len(names), 1)
     for place, name in enumerate(names):
-        bars = [clock.bar(one) for one in tube.actions if one.action == name]
+        bars = [clock.bar(action) for action in tube.actions if action.action == name]
         bottom = row - 0.4 + place * height
         axes.broken_barh(bars, (bottom, 0.9 * height), color=colours[name])

@@ -103,7 +103,7 @@ def _draw_predictions(
 ) -> np.ndarray:
     numbers, bboxes_norm = boxes_at(instances, entry)
     actions = [
-        [(one.action, one.score) for one in top_actions(row, classes, score_thr)]
+        [(a.action, a.score) for a in top_actions(row, classes, score_thr)]
         for row in _as_array(instances.scores)[numbers]
     ]
     bboxes = bboxes_norm * (frame.shape[1::-1] * 2)
@@ -134,7 +134,7 @@ def draw_ground_truth(
         columns = labels.astype(int).ravel()
         labels = np.eye(columns.max(initial=0) + 1)[columns]
     actions = [
-        [(one.action, None) for one in top_actions(row, classes, 0.5)]
+        [(action.action, None) for action in top_actions(row, classes, 0.5)]
         for row in labels[numbers]
     ]
     return draw_detections(
@@ -163,10 +163,10 @@ def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarra
     if bboxes.ndim == 2:
         return np.arange(len(bboxes)), bboxes
     if 'states' in instances:
-        there = _as_array(instances.states) == PRESENT
+        is_present = _as_array(instances.states) == PRESENT
     else:
-        there = _as_array(instances.person_scores) >= PRESENCE
-    numbers = np.flatnonzero(there[:, entry])
+        is_present = _as_array(instances.person_scores) >= PRESENCE
+    numbers = np.flatnonzero(is_present[:, entry])
     return numbers, bboxes[numbers, entry]
 
 

@@ -30,11 +30,11 @@ class CheckpointedVisionTransformer(VisionTransformer):
     """
 
     def __init__(self, *, with_cp: bool = True, **kwargs) -> None:
-        known = signature(VisionTransformer).parameters
-        for name in kwargs.keys() - known:
+        parameters = signature(VisionTransformer).parameters
+        for name in kwargs.keys() - parameters:
             raise UserError(
                 f'CheckpointedVisionTransformer has no argument {name!r}'
-                f'{nearest(name, known) or f"; it takes {[*known]}."}'
+                f'{nearest(name, parameters) or f"; it takes {[*parameters]}."}'
             )
         super().__init__(**kwargs)
         if self.return_feat_map:

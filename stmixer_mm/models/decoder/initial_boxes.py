@@ -95,8 +95,8 @@ def grid_bboxes(num_boxes: int, scale: float = 1.0) -> Tensor:
     index = torch.arange(num_boxes)
     row = index * rows // num_boxes
     # Row k has the boxes from ceil(k Q / rows) up to that of row k + 1.
-    first, after = -(-row * num_boxes // rows), -(-(row + 1) * num_boxes // rows)
-    cells = torch.stack((after - first, torch.full_like(row, rows)), dim=-1)
+    first, next_first = -(-row * num_boxes // rows), -(-(row + 1) * num_boxes // rows)
+    cells = torch.stack((next_first - first, torch.full_like(row, rows)), dim=-1)
     centre = (torch.stack((index - first, row), dim=-1) + 0.5) / cells
     half_size = scale / 2 / cells
     return torch.cat((centre - half_size, centre + half_size), dim=-1).clamp(0, 1)

@@ -42,8 +42,8 @@ def join_blocked(num_queries: int, extras: Sequence[ExtraQueries]) -> Tensor:
     blocked = hidden[:, None].repeat(1, hidden.size(1), 1)
     first = num_queries
     for extra in extras:
-        own = slice(first, first := first + extra.boxes_xyzr.size(1))
-        blocked[:, own, own] = extra.blocked
+        rows = slice(first, first := first + extra.boxes_xyzr.size(1))
+        blocked[:, rows, rows] = extra.blocked
     return blocked
 
 
@@ -151,15 +151,15 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         blocked = join_blocked(self.num_queries, extras) if extras else None
         for extra in map(self.fold, extras):
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
-            both = zip(queries, extra.queries, strict=True)
-            queries = Queries(*(torch.cat(pair, dim=1) for pair in both))
+            pairs = zip(queries, extra.queries, strict=True)
+            queries = Queries(*(torch.cat(pair, dim=1) for pair in pairs))
         outputs = []
-        read = range(len(self.stages))[which]
+        read_stages = range(len(self.stages))[which]
         for number, stage in enumerate(self.stages):
             if self.with_cp:
                 stage = partial(checkpoint, stage, use_reentrant=False)
             queries, boxes_xyzr, output = stage(
-                queries, boxes_xyzr, memory, blocked, number in read
+                queries, boxes_xyzr, memory, blocked, number in read_stages
             )
             outputs.append(output)
         return DecoderOutput(outputs[which], queries, boxes_xyzr)
@@ -191,9 +191,9 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
         """The stride of each level; ``UserError`` for levels that do not fit."""
-        wanted = self.embed_dims, self.num_frames
+        expected = self.embed_dims, self.num_frames
         for level, feat in enumerate(feats):
-            if feat.dim() != 5 or tuple(feat.shape[1:3]) != wanted:
+            if feat.dim() != 5 or tuple(feat.shape[1:3]) != expected:
                 raise UserError(
                     f'Level {level} of the feature maps is {tuple(feat.shape)}, not (B, '
                     f'C, T, H, W) with model.decoder.embed_dims={self.embed_dims} and '

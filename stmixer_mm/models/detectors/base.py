@@ -79,7 +79,8 @@ class ClipDetector(BaseDetector):
 
     def _clips_alone(self, inputs: Tensor) -> Tensor:
         """Clips without the frames that follow them."""
-        lengths = [one.clip_len for one in self.path if isinstance(one, LearningNeck)]
+        necks = [part for part in self.path if isinstance(part, LearningNeck)]
+        lengths = [neck.clip_len for neck in necks]
         return inputs[:, :, : min(lengths, default=None)]
 
 

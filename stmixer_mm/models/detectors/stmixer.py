@@ -108,7 +108,8 @@ class STMixer(ClipDetector):
         extras = sorted(extras, key=lambda extra: extra.prefix)
         pad_shape = batch.frames.pad_shape
         outputs = self.decoder(batch.feats, boxes_xyzr, pad_shape, extras)
-        apart = [(one.prefix, one.persons.size(1)) for one in extras if one.prefix]
+        sizes = [(extra.prefix, extra.persons.size(1)) for extra in extras]
+        apart = [(prefix, size) for prefix, size in sizes if prefix]
         count = outputs.boxes_xyzr.size(1) - sum(size for _, size in apart)
         persons = [extra.persons.cpu() for extra in extras]
         terms, persons = self.head.loss_and_match(

@@ -100,7 +100,7 @@ class SetCriterion(BaseModule):
         self,
         stages: Stages,
         data_samples: Samples,
-        known: Tensor | None = None,
+        known_persons: Tensor | None = None,
         groups: Sequence[tuple[str, int]] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Match and compare all queries.
@@ -108,9 +108,9 @@ class SetCriterion(BaseModule):
         Args:
             stages: Predictions of Q queries.
             data_samples: The ground truth.
-            known: The persons of the last N queries, which need no matching, (B, N), on
-                the host: i + 1 for the i-th of the clip, 0 for none, -1 for a query
-                that counts nowhere.
+            known_persons: The persons of the last N queries, which need no matching,
+                (B, N), on the host: i + 1 for the i-th of the clip, 0 for none, -1 for
+                a query that counts nowhere.
             groups: Prefixes of the names, each with the number of its queries, whose
                 losses are means of their own. Persons known in the first group are
                 taken there. Before the prefix, all stages but the last have ``d0.``
@@ -118,7 +118,7 @@ class SetCriterion(BaseModule):
 
         Returns:
             The weighted terms, and the persons of the queries of the last stage,
-            (B, Q), as ``known``.
+            (B, Q), as ``known_persons``.
         """
         clip_len = data_samples[0].metainfo.get('clip_len')
         stages = [self.read(stage, clip_len) for stage in stages]
@@ -126,7 +126,7 @@ class SetCriterion(BaseModule):
         match = self.match
         if torch.compiler.is_compiling():  # else it would load the compiler for nothing
             match = torch.compiler.disable(match)  # on the host, in numpy
-        targets, totals, persons = match(stages, data_samples, known, sizes)
+        targets, totals, persons = match(stages, data_samples, known_persons, sizes)
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
@@ -145,7 +145,7 @@ class SetCriterion(BaseModule):
         self,
         stages: Stages,
         data_samples: Samples,
-        known: Tensor | None,
+        known_persons: Tensor | None,
         sizes: Sequence[int],
     ) -> tuple[list[Targets], Tensor, Tensor]:
         """Targets for groups of queries, the stages of one after those of another.
@@ -157,10 +157,10 @@ class SetCriterion(BaseModule):
             boxes, weights of actions; and the persons of the last stage, see
             :meth:`loss_and_match`.
         """
-        if known is None:
-            known = torch.zeros(len(data_samples), 0, dtype=torch.long)
+        if known_persons is None:
+            known_persons = torch.zeros(len(data_samples), 0, dtype=torch.long)
         persons, truth = match_persons(
-            stages, data_samples, known.numpy(), sizes[0], self.assigner
+            stages, data_samples, known_persons.numpy(), sizes[0], self.assigner
         )
         groups = np.repeat(np.arange(len(sizes)), sizes)
         targets = [

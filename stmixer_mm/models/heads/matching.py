@@ -44,7 +44,7 @@ def score_persons(person_logits: Tensor) -> Tensor:
 def match_persons(
     stages: Stages,
     data_samples: Samples,
-    known: np.ndarray,
+    known_persons: np.ndarray,
     first: int,
     assigner: object,
 ) -> tuple[np.ndarray, Truth]:
@@ -53,7 +53,7 @@ def match_persons(
     Args:
         stages: Predictions of S stages, float32.
         data_samples: The B clips.
-        known: (B, n), see :meth:`.SetCriterion.loss_and_match`.
+        known_persons: (B, n), see :meth:`.SetCriterion.loss_and_match`.
         first: Queries of the first group; the others are all known.
         assigner: One of mmdet's.
 
@@ -61,9 +61,9 @@ def match_persons(
         The persons of the queries, (S, B, Q), and the truth, on the host.
     """
     num_clips, num_queries = stages[0].bboxes.shape[:2]
-    own = num_queries - known.shape[1]
+    num_matched = num_queries - known_persons.shape[1]
     assigned = np.zeros((len(stages), num_clips, num_queries), int)
-    assigned[..., own:] = known
+    assigned[..., num_matched:] = known_persons
     clips = [sample.gt_instances for sample in data_samples]
     fields = {
         name: torch.cat([clip[name] for clip in clips]).to(stages[0].bboxes.device)
@@ -71,28 +71,33 @@ def match_persons(
         if name in clips[0]
     }
     firsts = np.cumsum([0, *(len(clip.bboxes) for clip in clips)])
-    left = [
-        np.setdiff1d(np.arange(len(clip.bboxes)), of_clip[: first - own] - 1)
-        for clip, of_clip in zip(clips, known, strict=True)
+    free_persons = [
+        np.setdiff1d(np.arange(len(clip.bboxes)), of_clip[: first - num_matched] - 1)
+        for clip, of_clip in zip(clips, known_persons, strict=True)
     ]
     persons = read_persons(fields)
     is_hungarian = type(assigner) is HungarianAssigner
-    if not own or (is_hungarian and not len(persons)):
-        matches = persons.bboxes.new_zeros(len(stages), num_clips, own, len(persons))
+    if not num_matched or (is_hungarian and not len(persons)):
+        shape = len(stages), num_clips, num_matched, len(persons)
+        matches = persons.bboxes.new_zeros(shape)
     elif is_hungarian:
-        matches = compare(stages, own, persons, data_samples, assigner.match_costs)
+        costs = assigner.match_costs
+        matches = compare(stages, num_matched, persons, data_samples, costs)
     else:
-        rows = [first + numbers for first, numbers in zip(firsts, left, strict=False)]
-        matches = match_clips(stages, own, persons, rows, data_samples, assigner)
+        rows = list(map(np.add, firsts, free_persons))
+        matches = match_clips(
+            stages, num_matched, persons, rows, data_samples, assigner
+        )
     matches, *fields = to_host(matches, *fields.values())
     if is_hungarian and not np.isfinite(matches).all():
         check_stages(stages, data_samples)
-    for clip in range(num_clips if own else 0):
+    for clip in range(num_clips if num_matched else 0):
         of_clip = matches[:, clip]
         if is_hungarian:
-            of_clip = assign(of_clip[..., firsts[clip] + left[clip]])
-        numbers = np.append(left[clip] + 1, (-1, 0))  # those of -1 and 0 are last
-        assigned[:, clip, :own] = numbers[of_clip.astype(int) - 1]
+            of_clip = assign(of_clip[..., firsts[clip] + free_persons[clip]])
+        # Entries for -1 and 0 are last.
+        numbers = np.append(free_persons[clip] + 1, (-1, 0))
+        assigned[:, clip, :num_matched] = numbers[of_clip.astype(int) - 1]
     if len(fields) == 2:
         fields.append(np.full(len(persons), PRESENT))
     fields = [np.split(values, firsts[1:-1]) for values in fields]
@@ -119,29 +124,31 @@ def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
 
 def compare(
     stages: Stages,
-    own: int,
+    num_queries: int,
     persons: InstanceData,
     data_samples: Samples,
     match_costs: Sequence[Callable],
 ) -> Tensor:
-    """Costs of the first ``own`` queries for the N persons of all clips, (S, B, own, N).
+    """Costs of the first Q queries for the N persons of all clips, (S, B, Q, N).
 
     Each frame is stretched to a square of one size, so that one call compares all
     clips: mmdet's costs stay the same, and the eps of the IoUs negligible.
     """
-    person_logits = torch.stack([stage.person_logits[:, :own] for stage in stages])
-    bboxes = torch.stack([stage.bboxes[:, :own] for stage in stages])
+    person_logits = torch.stack(
+        [stage.person_logits[:, :num_queries] for stage in stages]
+    )
+    bboxes = torch.stack([stage.bboxes[:, :num_queries] for stage in stages])
     shapes = [sample.metainfo['img_shape'] for sample in data_samples]
     counts = [len(sample.gt_instances.bboxes) for sample in data_samples]
     scales = frame_scales(shapes + np.repeat(shapes, counts, axis=0).tolist(), bboxes)
     units, person_units = (scales / SIDE).split((len(shapes), len(persons)))
-    ones = [1] * (persons.bboxes.dim() - 2)  # of the frames of tubelets
+    frame_dims = [1] * (persons.bboxes.dim() - 2)  # of the frames of tubelets
     queries = read_queries(
         person_logits.flatten(0, 2),
-        (bboxes / units.view(-1, 1, *ones, 4)).flatten(0, 2),
+        (bboxes / units.view(-1, 1, *frame_dims, 4)).flatten(0, 2),
     )
     persons = persons.clone()
-    persons.bboxes = persons.bboxes / person_units.view(-1, *ones, 4)
+    persons.bboxes = persons.bboxes / person_units.view(-1, *frame_dims, 4)
     meta = dict(img_shape=(SIDE, SIDE))
     costs = sum(cost(queries, persons, img_meta=meta) for cost in match_costs)
     return costs.view(*bboxes.shape[:3], -1)
@@ -149,29 +156,32 @@ def compare(
 
 def match_clips(
     stages: Stages,
-    own: int,
+    num_queries: int,
     persons: InstanceData,
     rows: Sequence[np.ndarray],
     data_samples: Samples,
     assigner: object,
 ) -> Tensor:
-    """Numbers of persons, (S, B, own), by any assigner, clip by clip; 0 for none.
+    """Numbers of persons, (S, B, Q), by any assigner, clip by clip; 0 for none.
 
     Args:
         rows: Of each clip, its ``persons`` that are left.
     """
     device = persons.bboxes.device
-    left = [persons[torch.from_numpy(of_clip).to(device)] for of_clip in rows]
+    free_persons = [persons[torch.from_numpy(of_clip).to(device)] for of_clip in rows]
     numbers = [
         assigner.assign(
-            read_queries(stage.person_logits[clip, :own], stage.bboxes[clip, :own]),
-            left[clip],
+            read_queries(
+                stage.person_logits[clip, :num_queries],
+                stage.bboxes[clip, :num_queries],
+            ),
+            free_persons[clip],
             img_meta=sample.metainfo,
         ).gt_inds
         for stage in stages
         for clip, sample in enumerate(data_samples)
     ]
-    return torch.stack(numbers).view(len(stages), len(data_samples), own)
+    return torch.stack(numbers).view(len(stages), len(data_samples), num_queries)
 
 
 def assign(costs: np.ndarray) -> np.ndarray:
@@ -243,8 +253,8 @@ def cost_frames(
     labels = torch.where(persons.states == PRESENT, PERSON, BACKGROUND)
     if type(cost) in (ClassificationCost, FocalLossCost):
         flat = InstanceData(scores=queries.scores.flatten(0, 1))
-        both = InstanceData(labels=torch.arange(2, device=labels.device))
-        of_labels = cost(flat, both).view(len(queries), 1, -1, 2)
+        classes = InstanceData(labels=torch.arange(2, device=labels.device))
+        of_labels = cost(flat, classes).view(len(queries), 1, -1, 2)
         return of_labels[..., PERSON].where(
             labels == PERSON, of_labels[..., BACKGROUND]
         )

@@ -74,8 +74,8 @@ class STMixerHead(SetCriterion):
         last = self.read(stages[-1], data_samples[0].metainfo.get('clip_len'))
         shapes = [sample.metainfo['img_shape'] for sample in data_samples]
         scales = frame_scales(shapes, last.bboxes)
-        ones = [1] * (last.bboxes.dim() - 2)
-        return self.choose(self.score(last, scales.view(-1, *ones, 4)))
+        frame_dims = [1] * (last.bboxes.dim() - 2)
+        return self.choose(self.score(last, scales.view(-1, *frame_dims, 4)))
 
     def score(self, stage: StageOutput, scale: Tensor) -> Detections:
         """Scores and boxes; ``scale`` (..., 4) is w, h, w, h of the frames."""
@@ -91,33 +91,34 @@ class STMixerHead(SetCriterion):
         bboxes = torch.minimum(stage.bboxes.clamp(min=0), scale - 1) / scale
         return Detections(person_scores, actions, bboxes)
 
-    def choose(self, found: Detections) -> list[InstanceData]:
+    def choose(self, detections: Detections) -> list[InstanceData]:
         """The queries of B clips that are kept, see :meth:`predict`.
 
         The host waits for the device once.
         """
-        query_scores = self.score_queries(found.person_scores)
+        query_scores = self.score_queries(detections.person_scores)
         num_queries = query_scores.size(1)
-        kept = [*map(self.keep, query_scores.cpu())]
-        rows = torch.cat([num_queries * n + each for n, each in enumerate(kept)])
+        selections = [*map(self.keep, query_scores.cpu())]
+        rows = torch.cat([num_queries * n + idx for n, idx in enumerate(selections)])
         rows = rows.to(query_scores.device, non_blocking=True)
-        fields = dict(found._asdict(), scores=F.pad(found.action_scores, (1, 0)))
+        fields = detections._asdict()
+        fields['scores'] = F.pad(detections.action_scores, (1, 0))
         fields[self.query_scores] = query_scores
         del fields['action_scores']
         fields = {name: values.flatten(0, 1)[rows] for name, values in fields.items()}
         fields['queries'] = rows % num_queries
-        of_clips = zip(
-            *(v.split([*map(len, kept)]) for v in fields.values()), strict=True
-        )
+        counts = [*map(len, selections)]
+        of_clips = zip(*(v.split(counts) for v in fields.values()), strict=True)
         return [
-            InstanceData(**dict(zip(fields, each, strict=True))) for each in of_clips
+            InstanceData(**dict(zip(fields, values, strict=True)))
+            for values in of_clips
         ]
 
     def keep(self, query_scores: Tensor) -> Tensor:
         """Numbers of the queries of a clip that are kept, from their scores (Q,)."""
-        kept = (query_scores >= self.score_thr).nonzero().squeeze(1)
-        if len(kept):
-            return kept
+        indices = (query_scores >= self.score_thr).nonzero().squeeze(1)
+        if len(indices):
+            return indices
         return query_scores.topk(min(self.fallback_topk, len(query_scores))).indices
 
     def score_queries(self, person_scores: Tensor) -> Tensor:

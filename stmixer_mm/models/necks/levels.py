@@ -31,12 +31,12 @@ def resize(feat: Tensor, size: tuple[int, int]) -> Tensor:
 
     A side that is too long is max-pooled, one that is too short repeats its cells.
     """
-    size, given = tuple(size), tuple(feat.shape[-2:])
-    if given == size:
+    size, feat_size = tuple(size), tuple(feat.shape[-2:])
+    if feat_size == size:
         return feat
     planes = feat.flatten(1, 2)
-    pooled = tuple(map(min, given, size))
-    if pooled != given:
+    pooled = tuple(map(min, feat_size, size))
+    if pooled != feat_size:
         planes = F.adaptive_max_pool2d(planes, pooled)
     if pooled != size:
         planes = F.interpolate(planes, size)

@@ -53,7 +53,7 @@ def mix_in_chunks(
     dtype = packed[0].weight.dtype if packed else products_dtype(queries)
     num_chunks = samples.size(2) if samples.device.type == 'cpu' else 1
     weights = *_weights(weight_generator, out_proj), out_proj.bias
-    rows = [each.flatten(0, 1).to(dtype) for each in (queries, samples)]
+    rows = [tensor.flatten(0, 1).to(dtype) for tensor in (queries, samples)]
     with torch.autocast(samples.device.type, enabled=False):
         if not packed and torch.is_grad_enabled():
             mixed = _Mixing.apply(mix_groups, num_chunks, *rows, *weights)
@@ -116,25 +116,23 @@ def _gradients_of_mixing(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of samples, projection and all generated weights, (N, G * k)."""
     samples_grad, out_weight_grad = map(torch.empty_like, (samples, out_weight))
-    generated_grad = grad.new_empty(len(grad), sum(each.size(1) for each in generated))
+    num_weights = sum(weights.size(1) for weights in generated)
+    generated_grad = grad.new_empty(len(grad), num_weights)
     mixed_grad = _product(grad, out_weight.t())
-    of_chunks = (
-        each.chunk(len(generated), dim=1)
-        for each in (samples, mixed_grad, samples_grad, generated_grad, out_weight_grad)
-    )
-    for made, some, its_mixed_grad, *leaves_grads, its_weight_grad in zip(
-        generated, *of_chunks, strict=True
-    ):
-        leaves = [each.detach().requires_grad_() for each in (some, made)]
+    tensors = samples, mixed_grad, samples_grad, generated_grad, out_weight_grad
+    parts = (tensor.chunk(len(generated), dim=1) for tensor in tensors)
+    for weights, *chunk in zip(generated, *parts, strict=True):
+        chunk_samples, chunk_mixed_grad, samples_out, weights_out, proj_out = chunk
+        leaves = [leaf.detach().requires_grad_() for leaf in (chunk_samples, weights)]
         with torch.enable_grad():
             mixed = mix_groups(*leaves)
-        _write_product(grad.t(), mixed.detach(), its_weight_grad)
-        found = torch.autograd.grad(mixed, leaves, its_mixed_grad)
+        _write_product(grad.t(), mixed.detach(), proj_out)
+        grads = torch.autograd.grad(mixed, leaves, chunk_mixed_grad)
         if len(generated) == 1:
-            samples_grad, generated_grad = found
+            samples_grad, generated_grad = grads
             break
-        for leaf_grad, each in zip(leaves_grads, found, strict=True):
-            leaf_grad.copy_(each)
+        samples_out.copy_(grads[0])
+        weights_out.copy_(grads[1])
     return samples_grad, out_weight_grad, generated_grad
 
 
@@ -167,11 +165,12 @@ def _mix(
 ) -> Tensor:
     """(N, M); ``keep`` gets the weights that are generated for each chunk."""
     mixed = None
-    for some, chunk in zip(samples.chunk(len(chunks), dim=1), chunks, strict=True):
+    sample_chunks = samples.chunk(len(chunks), dim=1)
+    for chunk_samples, chunk in zip(sample_chunks, chunks, strict=True):
         generated = _product(queries, chunk.weight, chunk.bias)
         keep(generated)
         product = _product(
-            mix_groups(some, generated),
+            mix_groups(chunk_samples, generated),
             chunk.projection,
             bias if mixed is None else None,
         )

@@ -59,9 +59,9 @@ def choose_backend(name: str, device: torch.device) -> str:
         if torch.are_deterministic_algorithms_enabled():
             fastest = ('embedding_bag',)  # others add gradients in any order
         candidates = (*fastest, 'grid_means')
-        name = next(
-            one for one in candidates if SAMPLING_BACKENDS[one].is_available(device)
-        )
+        for name in candidates:
+            if SAMPLING_BACKENDS[name].is_available(device):
+                break
     if not choose('sampling_backend', name, SAMPLING_BACKENDS).is_available(device):
         raise UserError(f"sampling_backend='{name}' does not run on '{device}'.")
     if not torch.compiler.is_compiling():

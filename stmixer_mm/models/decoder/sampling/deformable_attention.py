@@ -127,10 +127,10 @@ class DeformableAttentionSampler(Sampler):
             (B, frames, queries, G, c)
         """
         batch, frames = table.shape[:2]
-        read = attend(
+        values = attend(
             table.flatten(0, 1),
             self.layout,
             locations.repeat_interleave(frames, dim=0),
             weights.repeat_interleave(frames, dim=0),
         )
-        return read.unflatten(0, (batch, frames)).unflatten(-1, (self.num_groups, -1))
+        return values.unflatten(0, (batch, frames)).unflatten(-1, (self.num_groups, -1))

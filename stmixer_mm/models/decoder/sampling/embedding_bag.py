@@ -157,7 +157,7 @@ class _Tables(torch.autograd.Function):
     def backward(ctx, frame_grad, mean_grad, anchor_grad):
         if anchor_grad is not None:
             frame_grad, mean_grad = _table_grads(
-                *(torch.cat(each) for each in zip(*anchor_grad.bags, strict=True)),
+                *map(torch.cat, zip(*anchor_grad.bags, strict=True)),
                 num_rows=ctx.cells_shape[:3].numel(),
             )
         frames = ctx.cells_shape[3]
