@@ -111,7 +111,7 @@ class OptionsOf(NamedTuple):
 def overrides(
     *, person_thr: PersonThr = None, cfg_options: CfgOptions = None
 ) -> dict[str, Any]:
-    """What a command line overrides in the config, dotted key -> value."""
+    """Overrides of the config from a command line, dotted key -> value."""
     return (person_thr or {}) | (cfg_options or {})
 
 
@@ -166,8 +166,8 @@ def add_options(
             has_default = default is not parameter.empty
             if has_default:
                 form['default'] = default
-                is_told = default in (None, False, ()) or 'default' in form['help']
-                form['help'] += '' if is_told else ' (default: %(default)s)'
+                has_text = default in (None, False, ()) or 'default' in form['help']
+                form['help'] += '' if has_text else ' (default: %(default)s)'
             if parameter.kind is parameter.KEYWORD_ONLY:
                 flag = form.pop('flag', f'--{parameter.name.replace("_", "-")}')
                 form |= dict(dest=parameter.name, required=not has_default)

@@ -113,10 +113,10 @@ def _allow_mmengine_checkpoints() -> None:
 
 def read_safetensors(file: str | Path) -> dict[str, dict]:
     """A file of :func:`.write_weights` as mmengine's checkpoints are, in float32."""
-    with safe_open(str(file), 'pt') as opened:
-        names = opened.keys()
-        state_dict = {name: opened.get_tensor(name).float() for name in names}
-        classes = json.loads(opened.metadata()['classes'])
+    with safe_open(str(file), 'pt') as weights:
+        names = weights.keys()
+        state_dict = {name: weights.get_tensor(name).float() for name in names}
+        classes = json.loads(weights.metadata()['classes'])
     meta = dict(dataset_meta=dict(classes=tuple(classes)))
     return dict(state_dict=state_dict, meta=meta)
 
@@ -209,8 +209,10 @@ def _leave_out_schedules_after_the_end() -> None:
 
     def build_those_within(self, scheduler, optim_wrapper):
         schedulers = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
-        within = [config for config in schedulers if not is_after_the_end(self, config)]
-        return build(self, within, optim_wrapper)
+        schedulers = [
+            config for config in schedulers if not is_after_the_end(self, config)
+        ]
+        return build(self, schedulers, optim_wrapper)
 
     def is_after_the_end(self, config) -> bool:
         if not isinstance(config, dict) or 'end' in config or not config.get('begin'):
@@ -292,7 +294,7 @@ def stack_numbers(values, *, dtype, device):
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
-    """Whether the devices of a type multiply bfloat16 themselves.
+    """True if the devices of a type multiply bfloat16 themselves.
 
     For CPUs torch 2.13 has a private function. Can go when a public one replaces that.
     """
@@ -310,12 +312,12 @@ def exact_convolutions(device_type: str) -> AbstractContextManager:
     Related: pytorch/pytorch#169688. Can go with the first torch whose gradients are
     finite.
     """
-    of_no_use = (
+    is_useless = (
         device_type == 'cpu'
         and autocast_dtype('cpu') == torch.bfloat16
         and (torch.is_grad_enabled() or not multiplies_bfloat16('cpu'))
     )
-    return torch.autocast('cpu', enabled=False) if of_no_use else nullcontext()
+    return torch.autocast('cpu', enabled=False) if is_useless else nullcontext()
 
 
 @contextmanager
@@ -354,7 +356,7 @@ def _leave_group() -> None:
 
 
 def prefers_onednn(inputs) -> bool:
-    """Whether a matrix product is faster in oneDNN, which PyTorch does not check.
+    """True if a matrix product is faster in oneDNN, which PyTorch does not check.
 
     PyTorch hands float32 products on x86 to MKL, which on AMD's processors reaches
     about half of oneDNN's speed (torch 2.13, MKL 2024.2, Zen 5). Can go when PyTorch
@@ -377,15 +379,15 @@ def onednn_linear(inputs, weight, bias=None):
     """
 
     def by_rows_or_columns(matrix):
-        is_fine = matrix.is_contiguous() or matrix.t().is_contiguous()
-        return matrix if is_fine else matrix.contiguous()
+        is_supported = matrix.is_contiguous() or matrix.t().is_contiguous()
+        return matrix if is_supported else matrix.contiguous()
 
     inputs, weight = by_rows_or_columns(inputs), by_rows_or_columns(weight)
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
 
 
 def packs_linears() -> bool:
-    """Whether PyTorch has oneDNN for x86, by which :func:`onednn_linear` multiplies."""
+    """True if PyTorch has oneDNN for x86, which :func:`onednn_linear` needs."""
     return torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
 
 

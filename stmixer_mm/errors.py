@@ -139,9 +139,9 @@ def user_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The sentence for an error of the user, None for a bug."""
     reason = str(error).split('. ')[0].rstrip('.')
-    if killed := _find_killed_worker(error):
+    if message := _find_killed_worker(error):
         return (
-            f'A data loader worker was killed ({killed}), probably for want of RAM; '
+            f'A data loader worker was killed ({message}), probably for want of RAM; '
             'lower num_workers, batch_size or the size of the clips.'
         )
     if isinstance(error, UserError):
@@ -149,9 +149,9 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and _PEER_ENDED.search(str(error)):
         return 'Another process of this run has ended; its own error says why.'
     if isinstance(error, OSError) and error.strerror:
-        where = f' {error.filename}' if error.filename else ''
+        place = f' {error.filename}' if error.filename else ''
         return printable(
-            f'Cannot read or write{where} ({error.strerror}); make room, change its '
+            f'Cannot read or write{place} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
     is_full = isinstance(error, OutOfMemoryError | MemoryError)

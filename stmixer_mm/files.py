@@ -205,9 +205,9 @@ def check_writable_file(
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     arguments = [arg.rpartition('=')[2] for arg in sys.argv[1:]]
-    same = [arg for arg in arguments if _identity(arg) == _identity(path)]
-    is_given = os.path.abspath(path) in map(os.path.abspath, same)
-    check_no_input([path], [*inputs, *same[is_given:]], purpose=purpose)
+    same_path = [arg for arg in arguments if _identity(arg) == _identity(path)]
+    is_given = os.path.abspath(path) in map(os.path.abspath, same_path)
+    check_no_input([path], [*inputs, *same_path[is_given:]], purpose=purpose)
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
 
 

@@ -30,7 +30,7 @@ def entry(
         doc: Its description in the JSON Schema.
         key: Its name in JSON; by default that of the field.
         digits: Decimals that JSON keeps of its numbers.
-        hidden: Whether JSON does without it.
+        hidden: JSON does without it.
         schema: Further keywords of JSON Schema.
         options: ``default`` or ``default_factory``.
     """

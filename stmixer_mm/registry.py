@@ -38,7 +38,7 @@ class _SharedRegistry(root.Registry):
 
 
 def is_timm(kind: object) -> bool:
-    """Whether a type names a backbone of timm."""
+    """True for the name of a backbone of timm."""
     return isinstance(kind, str) and kind.startswith(TIMM)
 
 

@@ -337,7 +337,7 @@ class VideoDetections:
         """Write a file.
 
         Args:
-            path: Where to.
+            path: The file.
             form: One of ``RESULT_FORMATS``; by default that of the suffix.
 
         Raises:

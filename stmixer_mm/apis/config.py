@@ -125,13 +125,13 @@ def _find_config(path: str) -> str | Path:
     name = path.removesuffix('.py')
     if os.path.exists(path) or os.path.basename(name) != name:
         return path
-    named = list_configs()
-    if name not in named:
-        remedy = nearest(name, named) or '; give the path of a file.'
+    configs = list_configs()
+    if name not in configs:
+        remedy = nearest(name, configs) or '; give the path of a file.'
         raise UserError(
             f'{path} is neither a file nor the name of a config or model{remedy}'
         )
-    return named[name]
+    return configs[name]
 
 
 def merge_overrides(cfg: Config, overrides: dict | None) -> None:
@@ -261,7 +261,7 @@ def _find_class(
 
 
 def _find_elsewhere(name: str) -> str:
-    """How to get at a type that another scope, a project or a package has, or ''."""
+    """The way to a type that another scope, a project or a package has, or ''."""
     for registry in _REGISTRIES:
         for child in registry.children.values():
             if name in child.module_dict:
@@ -300,8 +300,8 @@ def check_registered(node: object, place: str) -> None:
         for index, value in enumerate(node):
             check_registered(value, f'{place}[{index}]')
     elif isinstance(node, Mapping):
-        named = [(key, node[key]) for key in ('type', '_scope_') if key in node]
-        for key, name in named:
+        names = [(key, node[key]) for key in ('type', '_scope_') if key in node]
+        for key, name in names:
             if not (is_registered(name) if key == 'type' else is_scope(name)):
                 raise UserError(
                     f'{place}.{key}={name!r} is not registered, and a config in a file '
@@ -317,7 +317,7 @@ def is_scope(name: object) -> bool:
 
 
 def is_registered(name: object) -> bool:
-    """Whether a type is registered by this package or a host, or a backbone of timm."""
+    """True for a type registered by this package or a host, or a backbone of timm."""
     if not isinstance(name, str):
         return False
     if is_timm(name):
@@ -339,12 +339,12 @@ def check_part(part: type, values: Mapping[str, object], place: str = 'model') -
     valid = _list_arguments(part)
     if valid is None:
         return
-    where, takes_parts = f'{part.__name__} ({place})', None in valid.values()
+    owner, takes_parts = f'{part.__name__} ({place})', None in valid.values()
     for argument, value in values.items():
         hint = valid.get(argument)
         if get_origin(hint) is Literal and value not in get_args(hint):
             words = ', '.join(map(repr, get_args(hint)))
-            raise UserError(f'{where} has {argument}={value!r}; use one of {words}.')
+            raise UserError(f'{owner} has {argument}={value!r}; use one of {words}.')
         if argument in valid or argument in _FOR_THE_BUILDER:
             continue
         if takes_parts and isinstance(value, Mapping | None):
@@ -353,7 +353,7 @@ def check_part(part: type, values: Mapping[str, object], place: str = 'model') -
         if place.startswith('model.'):
             # A child config that names another type inherits the old arguments.
             remedy = f' (to replace a part, give it _delete_=True){remedy}'
-        raise UserError(f'{where} has no argument {argument!r}{remedy}')
+        raise UserError(f'{owner} has no argument {argument!r}{remedy}')
 
 
 def _list_arguments(part: type) -> dict[str, object] | None:
@@ -372,12 +372,12 @@ def _list_arguments(part: type) -> dict[str, object] | None:
             for parameter in parameters
             if parameter.kind is parameter.VAR_KEYWORD
         ]
-        named = {
+        annotations = {
             parameter.name: parameter.annotation
             for parameter in parameters
             if parameter.kind not in _STARRED
         }
-        arguments = named | arguments
+        arguments = annotations | arguments
         if not keywords:
             return arguments
         if _package(base) != 'stmixer_mm':

@@ -65,7 +65,7 @@ class ClipLoader:
         self.after = span - self.before
 
     def _step(self, config: dict) -> object:
-        """What stands for a transform of the config, if anything."""
+        """The replacement of a transform of the config, if there is any."""
         name, part = config['type'].rpartition('.')[-1], TRANSFORMS.get(config['type'])
         if inspect.isclass(part) and issubclass(part, SampleKeyframeClip):
             return self._build_sampler(config)

@@ -67,8 +67,8 @@ def init_detector(
     """
     cfg = deepcopy(config) if isinstance(config, Config) else load_config(config)
     merge_overrides(cfg, cfg_options)
-    needed = {key: cfg.get(key) for key in ('model', 'default_scope')}
-    check_arguments(Config(needed))
+    settings = {key: cfg.get(key) for key in ('model', 'default_scope')}
+    check_arguments(Config(settings))
     check_device(device)
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does

@@ -79,7 +79,7 @@ class ActionDetInferencer:
         show_progress: Count keyframes in the terminal.
 
     Attributes:
-        input_files: What the model was read from, and the files that its config names.
+        input_files: Files of the model, and those that its config names.
 
     Raises:
         UserError: one sentence that names what is wrong.
@@ -150,8 +150,8 @@ class ActionDetInferencer:
                 :func:`.build_tracker`; with none they have no ids. Tubelets and track
                 queries need no tracker.
             batch_size: Clips that the model sees at once.
-            reuse: Whether clips that overlap share what is computed for each frame:
-                auto, where the model can; always, or it is an error; never.
+            reuse: Overlapping clips share what is computed for each frame: auto, where
+                the model can; always, or it is an error; never.
             fps: See :func:`.open_source`.
             on_damage: See :func:`.detect_video`.
             predictor: See :func:`.detect_clips`.
@@ -191,8 +191,8 @@ class ActionDetInferencer:
         pipelines = [
             dataset.get('pipeline') for dataset in dataset_configs(cfg, 'test')
         ]
-        about = [cfg.model, cfg.get('use'), pipelines, self.model.classes]
-        text = json.dumps([*about, sums, settings], default=_name_part)
+        identity = [cfg.model, cfg.get('use'), pipelines, self.model.classes]
+        text = json.dumps([*identity, sums, settings], default=_name_part)
         return sha256(text.encode()).hexdigest()
 
     def detect(
@@ -225,18 +225,19 @@ class ActionDetInferencer:
             reasons = dict.fromkeys([*(detections.damage_reasons or ()), str(damage)])
             detections.damage_reasons = [*reasons][:MAX_REASONS]
 
-        opened = None
+        reader = None
         try:
             fps = options.pop('fps', None)
-            opened = open_source(source, fps=fps, on_damage=note_damage)
-            drawn = opened.branch() if isinstance(opened, FrameStream) else opened.path
-            keyframes = self.stream(opened, on_damage=note_damage, **options)
+            reader = open_source(source, fps=fps, on_damage=note_damage)
+            is_stream = isinstance(reader, FrameStream)
+            pictures = reader.branch() if is_stream else reader.path
+            keyframes = self.stream(reader, on_damage=note_damage, **options)
             keyframes = self._record(
                 detections, keyframes, is_drawn=vis_file is not None
             )
             if vis_file is not None:
                 render_video(
-                    drawn,
+                    pictures,
                     keyframes,
                     vis_file,
                     start=options.get('start', 0.0),
@@ -253,12 +254,12 @@ class ActionDetInferencer:
         if has_tracker or any(keyframe.ids for keyframe in detections.keyframes):
             detections.tubes = list_tubes(detections.keyframes)
         with suppress(UserError):  # no picture can be decoded
-            if opened is not None and opened.size is not None:
-                detections.fps = opened.fps
-                detections.height, detections.width = opened.size
-                detections.total_frames = len(opened)
-                if opened.pixel_aspect != 1:
-                    detections.pixel_aspect = opened.pixel_aspect
+            if reader is not None and reader.size is not None:
+                detections.fps = reader.fps
+                detections.height, detections.width = reader.size
+                detections.total_frames = len(reader)
+                if reader.pixel_aspect != 1:
+                    detections.pixel_aspect = reader.pixel_aspect
         return detections
 
     def _record(
@@ -321,8 +322,8 @@ class ActionDetInferencer:
         predictions, videos = [], []
         options['batch_size'] = batch_size
         for source, name in zip(sources, names, strict=True):
-            drawn = vis and vis / f'{name}.mp4'
-            detections = self.detect(source, vis_file=drawn, **options)
+            vis_file = vis and vis / f'{name}.mp4'
+            detections = self.detect(source, vis_file=vis_file, **options)
             if detections.error is not None:
                 if len(sources) == 1 and not detections.keyframes:
                     raise UserError(detections.error)
@@ -330,14 +331,15 @@ class ActionDetInferencer:
             if preds:
                 detections.save(preds / f'{name}.json')
             predictions.append(detections)
-            videos.append(str(drawn) if drawn and detections.error is None else None)
+            is_drawn = vis_file and detections.error is None
+            videos.append(str(vis_file) if is_drawn else None)
         if pred_out_file:
             write_json(pred_out_file, [video.to_dict() for video in predictions])
         return dict(predictions=predictions, visualization=videos)
 
 
 def _name_part(part: object) -> str:
-    """What a digest has of a part that JSON cannot express."""
+    """The text in a digest for a part that JSON cannot express."""
     return getattr(part, 'name', None) or getattr(
         part, '__qualname__', repr(type(part))
     )
@@ -349,8 +351,9 @@ def _file_names(sources: Iterable) -> list[str]:
     for source in sources:
         path = re.split('[?#]', name_source(source))[0].rstrip('/')
         stem = re.sub(r'[^\w.-]+', '_', without_suffix(path.rpartition('/')[2]))
-        further = (f'{stem}_{number}' for number in count(1))
-        names.append(next(name for name in chain([stem], further) if name not in names))
+        numbered = (f'{stem}_{number}' for number in count(1))
+        candidates = chain([stem], numbered)
+        names.append(next(name for name in candidates if name not in names))
     return names
 
 

@@ -31,7 +31,7 @@ DEFAULT_MODEL = 'stmixer-n_jhmdb'
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept."""
+    """Folder of fetched files."""
     cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
     return Path(cache, 'stmixer_mm')
 
@@ -52,7 +52,7 @@ class ReleasedModel(NamedTuple):
 
     @property
     def checkpoint(self) -> Path:
-        """Where the converted checkpoint is kept."""
+        """Path of the converted checkpoint."""
         return cache_folder() / f'{self.name}.pth'
 
 
@@ -226,11 +226,11 @@ def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
 
 
 def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:
-    named = Config.fromfile(model.config).model
+    model_config = Config.fromfile(model.config).model
     return all(
-        named[part].type.endswith(config['type'].rpartition('.')[2])
+        model_config[part].type.endswith(config['type'].rpartition('.')[2])
         and all(
-            _same(named[part].get(setting, value), value)
+            _same(model_config[part].get(setting, value), value)
             for setting, value in config.items()
             if setting != 'type'
         )

@@ -142,8 +142,8 @@ def render_video(
         logging_redirect_tqdm([MMLogger.get_current_instance()]),
     ):
         annotator = Annotator(keyframes)
-        drawn = ((time_s, annotator.draw(n, frame)) for n, time_s, frame in frames)
-        _write_whole(drawn, out, fps=source.fps, tick=tick, begin=begin, sound=sound)
+        pictures = ((time_s, annotator.draw(n, frame)) for n, time_s, frame in frames)
+        _write_whole(pictures, out, fps=source.fps, tick=tick, begin=begin, sound=sound)
 
 
 def write_pictures(
@@ -166,9 +166,9 @@ def _write_whole(
     pictures: Iterator[tuple[float, np.ndarray]], out: str | Path, **form
 ) -> None:
     with atomic_path(out) as part:
-        written = _write_video(pictures, part, **form)
+        num_pictures = _write_video(pictures, part, **form)
         # A writer may not notice that the disk is full.
-        if len(open_video(part)) != written:
+        if len(open_video(part)) != num_pictures:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')
 
 
@@ -202,16 +202,18 @@ def _write_video(
         stream.height, stream.width = (side // 2 * 2 for side in first[1].shape[:2])
         stream.pix_fmt, stream.codec_context.time_base = 'yuv420p', tick
         stream.codec_context.colorspace = Colorspace.ITU601
-        heard: Iterable[av.Packet] = ()
+        sound_packets: Iterable[av.Packet] = ()
         if sound is not None:
             path, *span = sound
             source, _ = open_container(f'file:{path}')
-            heard = _encoded_sound(stack.enter_context(source), target, *span)
+            sound_packets = _encoded_sound(stack.enter_context(source), target, *span)
         numbers = count()
-        shown = _encoded(chain([first], pictures), stream, begin, numbers)
-        for packet in heapq.merge(
-            shown, heard, key=lambda packet: packet.pts * packet.time_base
-        ):
+        video_packets = _encoded(chain([first], pictures), stream, begin, numbers)
+
+        def seconds(packet: av.Packet) -> Fraction:
+            return packet.pts * packet.time_base
+
+        for packet in heapq.merge(video_packets, sound_packets, key=seconds):
             target.mux(packet)
     return next(numbers)
 
@@ -226,8 +228,8 @@ def _encoded(
     tick, last = stream.codec_context.time_base, -1
     for time_s, picture in pictures:
         next(numbers)
-        even = np.ascontiguousarray(picture[: stream.height, : stream.width])
-        frame = av.VideoFrame.from_ndarray(even)
+        cropped = np.ascontiguousarray(picture[: stream.height, : stream.width])
+        frame = av.VideoFrame.from_ndarray(cropped)
         last = max(last + 1, round((time_s - begin) / tick))
         frame.pts, frame.time_base = last, tick
         yield from stream.encode(frame)
@@ -238,14 +240,14 @@ def _encoded_sound(
     source: InputContainer, target: OutputContainer, start: float, stop: float
 ) -> Iterator[av.Packet]:
     """The sound from ``start`` to ``stop``, in seconds, without damaged parts."""
-    heard = source.streams.best('audio')
-    if heard is None:
+    audio = source.streams.best('audio')
+    if audio is None:
         return
     # Not copied: no two containers take the same codecs.
     stream = target.add_stream('aac', rate=48_000, layout='stereo')
     with suppress(av.FFmpegError):
         source.seek(max(0, int((start - 1) * av.time_base)))
-        for packet in source.demux(heard):
+        for packet in source.demux(audio):
             with suppress(av.FFmpegError):
                 for frame in packet.decode():
                     if frame.pts is not None and start <= frame.time < stop:

@@ -104,7 +104,7 @@ def run_config(
         finish: Does so after them.
         work_dir: Folder for logs and results.
         cfg_options: Override settings of the config, as in key=value a.b=1 list="[1,2]".
-        launcher: What started the processes of a distributed run.
+        launcher: Program that started the processes of a distributed run.
         local_rank: Number of this process on its machine, from the launcher.
     """
     os.environ.setdefault('LOCAL_RANK', str(local_rank))

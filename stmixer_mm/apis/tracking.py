@@ -132,13 +132,14 @@ class QueryTracker:
         similarities = np.array([person.vector for person in self._persons]) @ vectors.T
         sightings = np.array([person.sightings for person in self._persons])
         trust = np.minimum(sightings, 5) / 5 - FADE * unseen_s
-        likeness = gious.mean(axis=0) + similarities + trust[:, None]
-        possible = gious.max(axis=0) >= MIN_GIOU
-        pairs = linear_sum_assignment(np.where(possible, likeness, -1e3), maximize=True)
+        affinities = gious.mean(axis=0) + similarities + trust[:, None]
+        is_possible = gious.max(axis=0) >= MIN_GIOU
+        affinities = np.where(is_possible, affinities, -1e3)
+        pairs = linear_sum_assignment(affinities, maximize=True)
         return [
             (person_idx, bbox_idx)
             for person_idx, bbox_idx in zip(*pairs, strict=True)
-            if possible[person_idx, bbox_idx]
+            if is_possible[person_idx, bbox_idx]
         ]
 
     def _update(

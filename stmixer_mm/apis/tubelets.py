@@ -71,14 +71,14 @@ def join_tubelets(
     done = 0
     for clip in chain(clips, [None]):
         if clip is not None:
-            upcoming = int(clip.frames[0])
+            next_frame = int(clip.frames[0])
         else:
-            upcoming = max((span.frames.stop for span in spans), default=0)
-        for frame in range(done, upcoming):
+            next_frame = max((span.frames.stop for span in spans), default=0)
+        for frame in range(done, next_frame):
             covering = [span for span in spans if frame in span.frames]
             if covering:
                 yield _join_frame(frame, covering, presence, overlap)
-        done = upcoming
+        done = next_frame
         spans = [span for span in spans if span.frames.stop > done]
         if clip is not None:
             spans.append(_span(clip, linker, presence))
@@ -106,12 +106,13 @@ def _join_frame(
         for span in spans
     ]
     shares = np.repeat(shares, [len(span.ids) for span in spans])
-    tubes, where = np.unique(ids, return_inverse=True)
-    is_of = (where == np.arange(len(tubes))[:, None]) * shares  # (tubes, rows)
-    person_scores = is_of @ rows[:, 4] / is_of.sum(axis=1)
-    weights = is_of * rows[:, 4].clip(1e-6)
+    tubes, tube_of = np.unique(ids, return_inverse=True)
+    tube_shares = (tube_of == np.arange(len(tubes))[:, None]) * shares  # (tubes, rows)
+    person_scores = tube_shares @ rows[:, 4] / tube_shares.sum(axis=1)
+    weights = tube_shares * rows[:, 4].clip(1e-6)
     means = weights / weights.sum(axis=1, keepdims=True) @ rows
-    shown = person_scores >= presence
+    present = np.flatnonzero(person_scores >= presence)
+    bboxes, action_scores = means[present, :4], means[present, 5:]
     return FramePersons(
-        frame, tubes[shown], means[shown, :4], means[shown, 5:], person_scores[shown]
+        frame, tubes[present], bboxes, action_scores, person_scores[present]
     )

@@ -84,13 +84,13 @@ class TrackClipDataset(KeyframeDataset):
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         rows, faults = super().read_rows()
-        first: dict[tuple, KeyframeRow] = {}
+        first_rows: dict[tuple, KeyframeRow] = {}
         for row in rows:
-            same = first.setdefault((row.key, row.person_id), row)
-            if row.person_id < 0 or same.bbox_norm != row.bbox_norm:
+            first = first_rows.setdefault((row.key, row.person_id), row)
+            if row.person_id < 0 or first.bbox_norm != row.bbox_norm:
                 message = (
                     f'the person id {row.person_id} is negative, or has another box at '
-                    f'{row.key} in line {same.line}; give each person of a video its '
+                    f'{row.key} in line {first.line}; give each person of a video its '
                     'own number from 0, or train on keyframes (KeyframeDataset).'
                 )
                 faults.append(Fault(self.ann_file, row.line, message))
@@ -104,7 +104,7 @@ class TrackClipDataset(KeyframeDataset):
         videos: dict[str, list[dict]] = {}
         for info in super().filter_data():
             videos.setdefault(info['video_id'], []).append(info)
-        chosen = []
+        keyframes = []
         for video_id, infos in videos.items():
             infos.sort(key=lambda info: info['timestamp'])
             persons = b''.join(info['ann'] for info in infos)
@@ -113,5 +113,5 @@ class TrackClipDataset(KeyframeDataset):
                 np.array([info['timestamp'] for info in infos], float),
             )
             middles = find_middles(len(infos), self.clip_stride)
-            chosen += [infos[index] for index in middles]
-        return chosen
+            keyframes += [infos[index] for index in middles]
+        return keyframes

@@ -161,8 +161,8 @@ class EvenTimes:
     def at_frame(self, index: int, time_s: float) -> list[tuple[float, int]]:
         """Time and number of each keyframe, at most two, that a frame makes known."""
         self._last_frames = [*self._last_frames[-1:], (time_s, index)]
-        since = time_s - self._start + SLACK_S
-        return self._choose(math.floor(since / self.interval) + 1)
+        elapsed_s = time_s - self._start + SLACK_S
+        return self._choose(math.floor(elapsed_s / self.interval) + 1)
 
     def at_end(self, duration_s: float) -> list[tuple[float, int]]:
         """The same while the last frame lasts."""
@@ -237,21 +237,21 @@ class ClipCutter:
         return self._keyframes.interval * rate
 
     def shows(self, frame: int) -> bool:
-        """Whether a frame that was read belongs to the part."""
+        """True if a frame that was read belongs to the part."""
         return self._first <= frame and (self._stop is None or frame < self._stop)
 
     def __iter__(self) -> Iterator[Clip]:
-        begin = since = 0.0  # since: of the keyframe of a clip that is cut here
+        begin = elapsed_s = 0.0  # of the keyframe of a clip whose last frame is here
         for time_s, picture in self._frames:
             begin = begin if self._ring.count else time_s - self._ring.ahead_s
-            since = time_s - begin
+            elapsed_s = time_s - begin
             self._ring.append(time_s, picture)
-            self._take(since)
+            self._take(elapsed_s)
             yield from self._complete(begin)
             if self._is_over() and not self._waiting:
                 return
         if self._ring.count:
-            self._finish(since)
+            self._finish(elapsed_s)
             yield from self._complete(begin, is_end=True)
         if self._last < 0:
             raise UserError(
@@ -260,28 +260,28 @@ class ClipCutter:
             )
 
     def _is_over(self) -> bool:
-        """Whether all keyframes are known."""
+        """True when all keyframes are known."""
         if not (self._by_frames or self._keyframes.is_over):
             return False
         return not self._inside or self._stop is not None
 
-    def _take(self, since: float) -> None:
+    def _take(self, elapsed_s: float) -> None:
         """Find the keyframes that the last frame makes known."""
         index = self._ring.count - 1
-        if self._first is None and has_reached(since, self._start):
+        if self._first is None and has_reached(elapsed_s, self._start):
             self._first = index
         is_open = self._first is not None and self._stop is None
-        if is_open and index > self._first and has_reached(since, self._end):
+        if is_open and index > self._first and has_reached(elapsed_s, self._end):
             self._end_part(index)
         if not self._by_frames:
-            self._waiting.extend(self._keyframes.at_frame(index, since))
+            self._waiting.extend(self._keyframes.at_frame(index, elapsed_s))
         elif self._first is not None and self._stop is None:
             self._waiting.extend(self._keyframes.at_frame(index, index - self._first))
 
-    def _finish(self, since: float) -> None:
+    def _finish(self, elapsed_s: float) -> None:
         """Find the rest when the source has ended."""
         if not self._by_frames:
-            duration_s = since + 1 / self._source.fps
+            duration_s = elapsed_s + 1 / self._source.fps
             self._waiting.extend(self._keyframes.at_end(duration_s))
         if self._stop is None:
             self._end_part(self._ring.count)

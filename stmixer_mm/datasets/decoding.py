@@ -45,14 +45,14 @@ class Packet(NamedTuple):
 def may_seek(
     container: InputContainer, stream: av.VideoStream, packets: list[Packet]
 ) -> bool:
-    """Whether packets tell the frames, and decoding may start at their key frames."""
+    """True if packets tell the frames, and decoding may start at their key frames."""
     stamps = [packet.pts for packet in packets]
-    shown = [packet.pts for packet in packets if not packet.is_hidden]
+    shown_stamps = [packet.pts for packet in packets if not packet.is_hidden]
     context = stream.codec_context
     if (
         container.format.name not in _SOUGHT_FORMATS
         or context.codec.canonical_name not in _SOUGHT_CODECS
-        or not shown
+        or not shown_stamps
         or None in stamps
         or len({*stamps}) < len(stamps)
         or any(packet.is_odd for packet in packets)
@@ -60,9 +60,10 @@ def may_seek(
         return False
     # Copies from AVI have the times of decoding, which do not tell the reordering.
     is_reordered = not context.has_b_frames or stamps != sorted(stamps)
-    among_shown = [stamp for stamp in stamps if min(shown) <= stamp <= max(shown)]
-    is_headed = packets[0].is_key and stamps[0] <= min(shown)
-    return is_reordered and is_headed and len(among_shown) == len(shown)
+    first, last = min(shown_stamps), max(shown_stamps)
+    num_between = sum(first <= stamp <= last for stamp in stamps)
+    is_headed = packets[0].is_key and stamps[0] <= first
+    return is_reordered and is_headed and num_between == len(shown_stamps)
 
 
 class Decoder:
@@ -72,12 +73,12 @@ class Decoder:
         times: (n,) seconds at which each frame begins, rising; frame 0 at 0.
         lengths: (n,) seconds that each lasts by its packet; 0: unknown.
         lost: Numbers of frames before which packets gave none.
-        start_s: Where frame 0 is on the clock of all streams of the file.
+        start_s: Seconds of frame 0 on the clock of all streams of the file.
         lacks_s: Seconds that the file is shorter than its header tells.
-        is_partial: Whether the last packet is incomplete.
+        is_partial: The last packet is incomplete.
         breaks: Numbers of frames; these and those after them, up to the next key frame,
             count as damaged.
-        keeps: Whether frames between those that are asked for are kept, too.
+        keeps: Frames between the requested ones are kept, too.
 
     Raises:
         av.FFmpegError, LookupError: It is not a video, or has no frame.
@@ -266,9 +267,7 @@ class Decoder:
                 unsound.add(order)
             for frame in frames:
                 is_whole = frame is not None and not frame.is_corrupt
-                if (
-                    frame is not None and frame.is_corrupt
-                ):  # told late, when it is shown
+                if frame is not None and frame.is_corrupt:  # told when it is shown
                     unsound.update(range(frame.opaque or 0, order))
                 yield frame, is_whole and frame.opaque not in unsound
 
@@ -281,9 +280,9 @@ class Decoder:
             self._open()
             packets = self._container.demux(self.stream)
         with suppress(av.FFmpegError):
-            yield from dropwhile(
-                lambda packet: start and packet.pts != start.pts, packets
-            )
+            if start:
+                packets = dropwhile(lambda packet: packet.pts != start.pts, packets)
+            yield from packets
 
     def _seek(self, start: Packet) -> Iterator[av.Packet] | None:
         """Packets from the start or earlier; None if it cannot be reached."""
@@ -312,7 +311,7 @@ def _entry(packet: av.Packet) -> Packet:
 
 
 def _steps_back(stamps: Sequence[int | None]) -> int:
-    """How often the clock of frames goes back."""
+    """Number of times that the clock of frames goes back."""
     valid_stamps = [stamp for stamp in stamps if stamp is not None]
     return sum(second < first for first, second in pairwise(valid_stamps))
 

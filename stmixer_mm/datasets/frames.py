@@ -64,7 +64,7 @@ def nearest_frame(place: float) -> int:
 
 
 def has_reached(times: float | np.ndarray, limit: float) -> bool | np.ndarray:
-    """Whether frames that begin at these seconds are at the limit of a part, or after.
+    """True for frames that begin at these seconds, at the limit of a part or after it.
 
     When a frame ends is not known when it comes from a stream.
     """
@@ -89,7 +89,7 @@ def clip_indices(
 
 
 def is_stretched(size: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether two pictures have different shapes; sizes are both (h, w) or (w, h)."""
+    """True for pictures of different shapes; sizes are both (h, w) or (w, h)."""
     stretch = size[0] / size[1] * other[1] / other[0]
     return max(stretch, 1 / stretch) > MAX_STRETCH
 

@@ -71,11 +71,11 @@ class PersonDataset(BaseActionDataset):
             **base,
         )
 
-    def find_transform(self, of_type: type[BaseTransform]) -> BaseTransform | None:
+    def find_transform(self, kind: type[BaseTransform]) -> BaseTransform | None:
         """The first of this type in the pipeline."""
         transforms = self.pipeline.transforms
         for transform in transforms:
-            if isinstance(transform, of_type):
+            if isinstance(transform, kind):
                 return transform
         return None
 
@@ -98,9 +98,9 @@ class PersonDataset(BaseActionDataset):
         if self.skips_faults:
             return {name: path for name, path in paths.items() if path is not None}
         if missing:
-            what = 'frame folders' if self.use_frames else 'videos'
+            kind = 'frame folders' if self.use_frames else 'videos'
             raise UserError(
-                f'{len(missing)} of the {len(paths)} {what} of {self.ann_file} are '
+                f'{len(missing)} of the {len(paths)} {kind} of {self.ann_file} are '
                 f'missing in {folder or "the current folder"}, such as {missing[0]}; put '
                 'them there, correct data_prefix or use_frames, or list them all with '
                 'tools/check_dataset.py.'

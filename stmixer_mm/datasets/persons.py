@@ -63,8 +63,8 @@ def merge_equal(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
         Numbers (k,) of the first of each of the different rows, rising, and the labels
         (k, columns) of all equal to it.
     """
-    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
     merged = np.zeros((len(first), labels.shape[1]), bool)
-    np.logical_or.at(merged, np.argsort(order)[same.reshape(-1)], labels)
+    np.logical_or.at(merged, np.argsort(order)[inverse.reshape(-1)], labels)
     return first[order], merged

@@ -121,7 +121,7 @@ class FrameStream:
 
 
 def is_picture(frame: object) -> bool:
-    """Whether it is an array (h, w, 3) of uint8 that is not empty."""
+    """True for an array (h, w, 3) of uint8 that is not empty."""
     is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8
     return is_array and frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
 
@@ -179,35 +179,35 @@ def _is_named_like(name: str, suffixes: tuple[str, ...]) -> bool:
 def _say_skipped(folder: str, names: tuple[str, ...]) -> None:
     """Say once which files of a folder are not taken for videos."""
     if names:
-        shown = ', '.join(names[:5]) + ', …' * (len(names) > 5)
+        examples = ', '.join(names[:5]) + ', …' * (len(names) > 5)
         print(
             f'{printable(folder)}: {len(names)} files are not videos by their names '
-            f'and were skipped: {printable(shown)}',
+            f'and were skipped: {printable(examples)}',
             file=sys.stderr,
         )
 
 
-def single_source(named: object) -> object:
+def single_source(inputs: object) -> object:
     """The only source that :func:`list_sources` returns.
 
     Raises:
         UserError: there are more, or none.
     """
-    sources = list_sources(named)
+    sources = list_sources(inputs)
     if len(sources) != 1:
-        raise UserError(f'{named} names {len(sources)} sources; give one at a time.')
+        raise UserError(f'{inputs} names {len(sources)} sources; give one at a time.')
     return sources[0]
 
 
 def _beside(path: str, source: str) -> str:
     """A source of a list, which may be relative to it."""
-    beside = os.path.join(os.path.dirname(path), source)
+    neighbour = os.path.join(os.path.dirname(path), source)
     is_there = os.path.exists(source) or is_live(source)
-    return beside if not is_there and os.path.exists(beside) else source
+    return neighbour if not is_there and os.path.exists(neighbour) else source
 
 
 def is_live(source: str | Path) -> bool:
-    """Whether a name is that of a stream, not of a file or a folder."""
+    """True for the name of a stream, not of a file or a folder."""
     text = str(source)
     if text == '-' or '://' in text or text.startswith(_CAMERA):
         return True

@@ -64,15 +64,15 @@ class Video:
         fps: Mean frame rate.
         pixel_aspect: Width of the file's pixels by their height; pictures have square
             ones.
-        start_s: Where frame 0 is on the clock of all streams of the file.
+        start_s: Seconds of frame 0 on the clock of all streams of the file.
         time_base: Unit of the time stamps in seconds.
         gaps: (first, last) seconds of stretches that the file lacks, although its
             frames are even, or whose packets give no frame.
-        is_cut: Whether the last of them is the end.
-        fears_gaps: Whether they count as damage: the pictures around one make no clip, and
-            those after it may refer to lost ones.
-        reads_on: Whether each batch begins near the end of the one before: then frames
-            in between are decoded, too, and each frame once.
+        is_cut: The last of them is the end.
+        fears_gaps: They count as damage: the pictures around one make no clip, and
+            later ones may refer to lost ones.
+        reads_on: Each batch begins near the end of the one before: then frames in
+            between are decoded, too, and each frame once.
 
     Raises:
         av.FFmpegError, LookupError: It is not a video, or has no frame.

@@ -78,7 +78,7 @@ def check_state(
     Args:
         model: Wrapped (data parallel) or not.
         state_dict: As :func:`state_dict_of` returns it.
-        source: Where it is from, for the message.
+        source: Its file, for the message.
         allow: Regular expressions; parameters whose name contains a match may differ.
 
     Raises:
@@ -105,7 +105,7 @@ def check_state(
 
 
 def _compare(name: str, parameter: Tensor | None, saved: object) -> str | None:
-    """What is wrong with a parameter of a checkpoint."""
+    """The fault of a parameter of a checkpoint, if it has one."""
     if parameter is None:
         return 'left over' if isinstance(saved, Tensor) else None
     if saved is None:
@@ -120,7 +120,7 @@ def _compare(name: str, parameter: Tensor | None, saved: object) -> str | None:
 
 
 def is_dense(value: object) -> bool:
-    """Whether it is a tensor as parameters are."""
+    """True for a dense tensor with values, as parameters are."""
     is_strided = isinstance(value, Tensor) and value.layout is torch.strided
     return is_strided and not (value.is_meta or value.is_quantized)
 

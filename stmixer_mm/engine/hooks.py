@@ -138,16 +138,16 @@ def tell_idle(runner) -> None:
     ]
     if not names:
         return
-    what = (
+    message = (
         f'{len(names)} trainable parameters got no gradient in the first step and stay '
         f'as they are: {textwrap.shorten(", ".join(names), 300, placeholder=" …")}'
     )
     model = runner.model
     if getattr(model, 'find_unused_parameters', True) or model.static_graph:
-        runner.logger.warning(what)
+        runner.logger.warning(message)
     else:
         raise UserError(
-            f'{what}; distributed training needs find_unused_parameters=True in the '
+            f'{message}; distributed training needs find_unused_parameters=True in the '
             'config, or a model without them.'
         )
 

@@ -92,18 +92,18 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
         }
     converted, missing, misshaped = {}, [], []
     for name, value in expected.items():
-        theirs = released_name(name)
+        old_name = released_name(name)
         if name == _OURS_ALONE:
             converted[name] = value
-        elif theirs not in released:
-            missing.append(theirs)
+        elif old_name not in released:
+            missing.append(old_name)
         else:
-            converted[name] = parameter = released.pop(theirs)
+            converted[name] = parameter = released.pop(old_name)
             if parameter.shape != value.shape:
                 shapes = tuple(parameter.shape), tuple(value.shape)
-                misshaped.append(f'{theirs} {shapes[0]} instead of {shapes[1]}')
+                misshaped.append(f'{old_name} {shapes[0]} instead of {shapes[1]}')
     faults = {'left over': released, 'missing': missing, 'other shape': misshaped}
-    lists = [f'{what}: {", ".join(names)}' for what, names in faults.items() if names]
+    lists = [f'{fault}: {", ".join(names)}' for fault, names in faults.items() if names]
     if lists:
         raise UserError(f'{FAULT} ({"; ".join(lists)}); {REMEDY}.')
     return converted, parts

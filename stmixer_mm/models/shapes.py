@@ -68,7 +68,7 @@ def unnoticed() -> Iterator[None]:
 
 
 def is_for_images(part: nn.Module) -> bool:
-    """Whether a part convolves images, and no clips."""
+    """True for a part that convolves images, and no clips."""
 
     def has(kind: type) -> bool:
         return any(isinstance(module, kind) for module in part.modules())

@@ -54,6 +54,6 @@ def level_sides(
 
 
 def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) -> bool:
-    """Whether a level of (h, w) cells may have this stride, up to a cell."""
+    """True if a level of (h, w) cells may have this stride, up to a cell."""
     sides = zip(pad_shape, size, strict=True)
     return all(abs(cells - pixels / stride) <= 1 for pixels, cells in sides)

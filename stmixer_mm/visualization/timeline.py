@@ -1,4 +1,4 @@
-"""Who does what when: a row for each person, a bar for each stretch of an action."""
+"""Actions over time: a row for each person, a bar for each stretch of an action."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def plot_timeline(
     axes.set_ylim(max(len(tubes), 1) - 0.5, -0.5)
     axes.spines[['top', 'right', 'left']].set_visible(False)
     if notes := ', '.join(
-        f'{count} {what}' for what, count in left_out.items() if count
+        f'{count} {reason}' for reason, count in left_out.items() if count
     ):
         axes.set_xlabel(f'seconds (not drawn: {notes})')
     if names:
@@ -88,7 +88,7 @@ class _Clock:
             self.end = min(self.end, length)
 
     def bar(self, part: Tube | TubeAction) -> tuple[float, float]:
-        """Where it begins, and how long it is."""
+        """Start and length in seconds."""
         first, last = self.times[part.first_frame], self.times[part.last_frame]
         return first, last - first + self.step
 

@@ -57,7 +57,7 @@ class STADVisualizer(ActionVisualizer):
                 the data sample, T // 2 by default.
             data_sample: ``gt_instances`` with pixel and ``pred_instances`` with
                 normalised boxes.
-            draw_gt, draw_pred: Which of them to draw.
+            draw_gt, draw_pred: Draw the ground truth, the predictions.
             score_thr: Actions with lower scores are not drawn.
             show: Show a window for ``wait_time`` seconds (0: until a key).
             wait_time: See ``show``.

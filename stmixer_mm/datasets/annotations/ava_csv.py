@@ -78,9 +78,9 @@ def keyframe_key(video_id: str, timestamp: float) -> str:
 def raise_first(faults: list[Fault]) -> None:
     """Raise ``UserError`` with the first fault and how many there are, if any."""
     if faults:
-        sentence, more = str(faults[0]), len(faults) - 1
-        if more:
-            tail = f' ({more} more: run tools/check_dataset.py to list them).'
+        sentence, count = str(faults[0]), len(faults) - 1
+        if count:
+            tail = f' ({count} more: run tools/check_dataset.py to list them).'
             sentence = sentence.removesuffix('.') + tail
         raise UserError(sentence)
 

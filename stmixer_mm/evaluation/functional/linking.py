@@ -38,7 +38,7 @@ class NumberedBoxes(NamedTuple):
 
 
 def has_box(bboxes: np.ndarray) -> np.ndarray:
-    """Which (...) of boxes (..., 4) are there."""
+    """Mask (...) of the boxes (..., 4) that are there."""
     return ~np.isnan(bboxes[..., 0])
 
 
@@ -188,7 +188,7 @@ def _best_first(tubelets: Tubelets, top_k: int) -> tuple[Tubelets, np.ndarray]:
 
 def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubelets:
     """Each is removed by, or loses score to, the best one that it overlaps too much."""
-    scores, stays = tubelets.scores.copy(), np.ones(len(clips), dtype=bool)
+    scores, is_kept = tubelets.scores.copy(), np.ones(len(clips), dtype=bool)
     candidates = np.arange(len(clips))
     while len(candidates):
         is_first = first_of_runs(clips[candidates])
@@ -196,13 +196,13 @@ def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubele
         candidates = candidates[~is_first]
         first, second = tubelets.bboxes[candidates], tubelets.bboxes[best]
         iou = clip_iou(first, second, pixel=linking.nms_pixel)
-        loses = iou > linking.nms_iou
+        is_suppressed = iou > linking.nms_iou
         if linking.nms == 'hard':
-            stays[candidates[loses]] = False
+            is_kept[candidates[is_suppressed]] = False
         else:
-            scores[candidates[loses]] *= 1 - iou[loses]
-        candidates = candidates[~loses]
-    return take(tubelets._replace(scores=scores), stays)
+            scores[candidates[is_suppressed]] *= 1 - iou[is_suppressed]
+        candidates = candidates[~is_suppressed]
+    return take(tubelets._replace(scores=scores), is_kept)
 
 
 def overlap_weights(num_frames: int, overlap: str) -> np.ndarray:
@@ -219,8 +219,8 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
     """
     ious = aligned_iou(first, second, pixel=pixel)
     is_shared = has_box(first) & has_box(second)
-    count, nothing = is_shared.sum(axis=1), np.full(len(is_shared), np.nan)
-    return np.divide(ious.sum(axis=1), count, out=nothing, where=count > 0)
+    count, undefined = is_shared.sum(axis=1), np.full(len(is_shared), np.nan)
+    return np.divide(ious.sum(axis=1), count, out=undefined, where=count > 0)
 
 
 def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tubes:
@@ -230,30 +230,30 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tu
     there, or interpolated between two such frames. A tube's score is the mean of its
     tubelets.
     """
-    has, counts = has_box(tubelets.bboxes), np.bincount(tube_of)
+    is_present, counts = has_box(tubelets.bboxes), np.bincount(tube_of)
     scores = np.bincount(tube_of, tubelets.scores) / counts
     first, last = np.full(len(counts), sys.maxsize), np.zeros(len(counts), dtype=int)
     np.minimum.at(
-        first, tube_of, np.where(has, tubelets.frames, sys.maxsize).min(axis=1)
+        first, tube_of, np.where(is_present, tubelets.frames, sys.maxsize).min(axis=1)
     )
-    np.maximum.at(last, tube_of, np.where(has, tubelets.frames, 0).max(axis=1))
+    np.maximum.at(last, tube_of, np.where(is_present, tubelets.frames, 0).max(axis=1))
     is_long = last - first + 1 >= linking.min_length
     numbers = np.flatnonzero(is_long & (scores >= linking.min_score))
-    weights = overlap_weights(has.shape[1], linking.overlap)
-    weights = np.broadcast_to(weights, has.shape)
+    weights = overlap_weights(is_present.shape[1], linking.overlap)
+    weights = np.broadcast_to(weights, is_present.shape)
     members = np.split(np.argsort(tube_of, kind='stable'), np.cumsum(counts)[:-1])
     tubes = []
     for tube in numbers:
         indices = members[tube]
-        present = has[indices]
-        bboxes = tubelets.bboxes[indices][present]
-        unique_frames, where = np.unique(
-            tubelets.frames[indices][present], return_inverse=True
+        is_box = is_present[indices]
+        bboxes = tubelets.bboxes[indices][is_box]
+        unique_frames, frame_of = np.unique(
+            tubelets.frames[indices][is_box], return_inverse=True
         )
-        shares = weights[indices][present][:, None]
-        totals = np.bincount(where, shares[:, 0])[where, None]
+        shares = weights[indices][is_box][:, None]
+        totals = np.bincount(frame_of, shares[:, 0])[frame_of, None]
         means = np.zeros((len(unique_frames), 4))
-        np.add.at(means, where, shares * bboxes / totals)
+        np.add.at(means, frame_of, shares * bboxes / totals)
         all_frames = np.arange(unique_frames[0], unique_frames[-1] + 1)
         filled = [np.interp(all_frames, unique_frames, side) for side in means.T]
         rows = np.column_stack([all_frames, *filled])

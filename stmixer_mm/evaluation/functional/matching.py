@@ -41,8 +41,8 @@ def take(arrays: Arrays, index: np.ndarray) -> Arrays:
 
 def join_pairs(parts: list[Pairs]) -> Pairs:
     """All pairs in one, also if there are none."""
-    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
-    return Pairs(*map(np.concatenate, zip(none, *parts, strict=True)))
+    empty = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
+    return Pairs(*map(np.concatenate, zip(empty, *parts, strict=True)))
 
 
 def aligned_iou(
@@ -146,7 +146,7 @@ def match(
     matching: str,
     last_of_equal: bool = False,
 ) -> np.ndarray:
-    """Which detections (N,) are right.
+    """Mask (N,) of the detections that are right.
 
     The highest score of a group claims a ground truth first: the one that it overlaps
     most, by at least iou_thr. If that is taken, a detection is wrong (``'best'``: Pascal
@@ -156,10 +156,10 @@ def match(
     Args:
         scores: (N,).
         groups: (N,).
-        pairs: Those that reach iou_thr, or more.
+        pairs: At least all pairs that reach iou_thr.
         iou_thr: IoU that a detection needs.
         matching: ``'free'`` or ``'best'``.
-        last_of_equal: Whether of equal overlaps the last is preferred, not the first.
+        last_of_equal: Of equal overlaps the last is preferred, not the first.
     """
     detections, gts, ious, _ = take(pairs, pairs.reach >= iou_thr)
     turn = detections, -scores[detections], groups[detections]
@@ -174,7 +174,7 @@ def match(
 
 
 def count_ties(scores: np.ndarray, *groups: np.ndarray) -> int:
-    """How many scores (N,) equal another of their group, which several (N,) name."""
+    """Number of scores (N,) that equal another of their group, named by keys (N,)."""
     order = np.lexsort((scores, *groups))
     is_first = first_of_runs(*(key[order] for key in (scores, *groups)))
     lengths = np.diff(np.flatnonzero(np.append(is_first, True)))
@@ -205,10 +205,10 @@ def choose_in_turn(
 
 def first_of_runs(*keys: np.ndarray) -> np.ndarray:
     """Mask (N,) of where sorted keys (N,) differ from those before."""
-    differs = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
+    is_different = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
     for key in keys:
-        differs |= key[1:] != key[:-1]
-    return np.append(True, differs)[: len(keys[0])]
+        is_different |= key[1:] != key[:-1]
+    return np.append(True, is_different)[: len(keys[0])]
 
 
 def _area(low: np.ndarray, high: np.ndarray, pixel: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_A
 
 
 class BoxRule(NamedTuple):
-    """How boxes in pixels are changed before they are compared, in this order."""
+    """Changes of boxes in pixels before they are compared, in this order."""
 
     clip: float | None = None  # to the picture, less these pixels right and below
     whole: bool = False  # rounded to whole pixels, halves to even ones

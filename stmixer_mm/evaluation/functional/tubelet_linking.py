@@ -49,11 +49,11 @@ def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.nd
 
     A frame that is repeated has the mean of its entries.
     """
-    unique, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
+    unique, index, counts = np.unique(frames, return_inverse=True, return_counts=True)
     all_frames = range(int(unique[0]), int(unique[-1]) + 1)
     # The share of each value in each frame.
     shares = [np.interp(all_frames, unique, unit) for unit in np.eye(len(unique))]
-    weights = (np.array(shares) / counts[:, None])[where]
+    weights = (np.array(shares) / counts[:, None])[index]
     return all_frames, np.einsum('nkc,kf->nfc', values, weights)
 
 
@@ -159,36 +159,37 @@ class TubeletLinker:
         bboxes = np.where(_repeats(frames)[:, None], np.nan, bboxes)
         totals, counts = np.array(scores, dtype=float), np.ones(number, dtype=int)
         clip = np.broadcast_to(frames, bboxes.shape[:2]), bboxes
-        new = _Tubes(np.full(number, -1), sequences, totals, counts, *clip)
-        tubes = take(new, slice(0)) if self._tubes is None else self._tubes
+        new_tubes = _Tubes(np.full(number, -1), sequences, totals, counts, *clip)
+        tubes = take(new_tubes, slice(0)) if self._tubes is None else self._tubes
         ends, _ = _box_at(tubes, -1)
         tubes = take(tubes, frames[0] - ends <= self.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
-        tubelet, tube, ious = self._find(frames, new, tubes)
+        tubelet, tube, ious = self._find(frames, new_tubes, tubes)
         sequence, ids = sequences[tubelet], tubes.ids[tube]
         means = tubes.totals[tube] / tubes.counts[tube]
-        rank = ious if self._by_overlap else new.totals[tubelet]
+        rank = ious if self._by_overlap else new_tubes.totals[tubelet]
         order = np.lexsort((tubelet, -rank, ids, -means, sequence))
         tubelet, tube = tubelet[order], tube[order]
         chosen = choose_in_turn(sequence[order], tube, tubelet)
         tubelet, tube = tubelet[chosen], tube[chosen]
-        new.ids[tubelet] = tubes.ids[tube]
-        new.totals[tubelet] += tubes.totals[tube]
-        new.counts[tubelet] += tubes.counts[tube]
-        is_new = new.ids < 0
-        new.ids[is_new] = self._num_tubes + np.arange(is_new.sum())
+        new_tubes.ids[tubelet] = tubes.ids[tube]
+        new_tubes.totals[tubelet] += tubes.totals[tube]
+        new_tubes.counts[tubelet] += tubes.counts[tube]
+        is_new = new_tubes.ids < 0
+        new_tubes.ids[is_new] = self._num_tubes + np.arange(is_new.sum())
         self._num_tubes += is_new.sum()
         waiting = np.delete(np.arange(len(tubes.ids)), tube)
-        parts = zip(take(tubes, waiting), new, strict=True)
+        parts = zip(take(tubes, waiting), new_tubes, strict=True)
         self._tubes = _Tubes(*map(np.concatenate, parts))
-        return new.ids
+        return new_tubes.ids
 
     def _find(
-        self, frames: np.ndarray, new: _Tubes, tubes: _Tubes
+        self, frames: np.ndarray, new_tubes: _Tubes, tubes: _Tubes
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """New tubelets (P,), tubes (P,) that they may continue, and IoUs of these."""
         linking = self._linking
-        (begins, firsts), (ends, lasts) = _box_at(new, 0), _box_at(tubes, -1)
+        begins, first_bboxes = _box_at(new_tubes, 0)
+        ends, last_bboxes = _box_at(tubes, -1)
         # The boxes (m, K, 4) of the tubes in the frames of the clip.
         is_common = has_box(tubes.bboxes)[:, None] & (
             frames[:, None] == tubes.frames[:, None]
@@ -197,28 +198,31 @@ class TubeletLinker:
         clip_bboxes = np.full(tubes.bboxes.shape, np.nan)
         clip_bboxes[tube, entry] = tubes.bboxes[tube, tube_entry]
         reaches = is_common.any(axis=(1, 2))
-        nothing = np.zeros(0, dtype=int)
-        candidates = [(nothing, nothing, np.zeros(0))]
-        for tubelet, tube in group_pairs(new.sequences, tubes.sequences):
-            iou = aligned_iou(firsts[tubelet], lasts[tube], pixel=linking.link_pixel)
+        empty = np.zeros(0, dtype=int)
+        candidates = [(empty, empty, np.zeros(0))]
+        for tubelet, tube in group_pairs(new_tubes.sequences, tubes.sequences):
+            first, last = first_bboxes[tubelet], last_bboxes[tube]
+            iou = aligned_iou(first, last, pixel=linking.link_pixel)
             iou[begins[tubelet] - ends[tube] > self.end_after] = -1
-            meeting = np.flatnonzero(reaches[tube])
-            first, second = new.bboxes[tubelet[meeting]], clip_bboxes[tube[meeting]]
+            common = np.flatnonzero(reaches[tube])
+            first, second = new_tubes.bboxes[tubelet[common]], clip_bboxes[tube[common]]
             mean = clip_iou(first, second, pixel=linking.link_pixel)
             shared = ~np.isnan(mean)
-            iou[meeting[shared]] = mean[shared]
-            near = iou >= linking.link_iou
-            candidates.append((tubelet[near], tube[near], iou[near]))
+            iou[common[shared]] = mean[shared]
+            is_near = iou >= linking.link_iou
+            candidates.append((tubelet[is_near], tube[is_near], iou[is_near]))
         return tuple(map(np.concatenate, zip(*candidates, strict=True)))
 
 
 def _repeats(frames: np.ndarray) -> np.ndarray:
-    """Which entries (K,) of a clip repeat the frame before."""
+    """Mask (K,) of the entries of a clip that repeat the frame before."""
     return np.diff(frames, prepend=0) == 0
 
 
 def _box_at(tubes: _Tubes, end: int) -> tuple[np.ndarray, np.ndarray]:
     """Frames (m,) and boxes (m, 4) at the end 0 or -1 of the last tubelets."""
-    has, rows = has_box(tubes.bboxes), np.arange(len(tubes.bboxes))
-    entry = -1 - has[:, ::-1].argmax(axis=1) if end else has.argmax(axis=1)
+    is_present, rows = has_box(tubes.bboxes), np.arange(len(tubes.bboxes))
+    entry = is_present.argmax(axis=1)
+    if end:
+        entry = -1 - is_present[:, ::-1].argmax(axis=1)
     return tubes.frames[rows, entry], tubes.bboxes[rows, entry]

@@ -123,8 +123,8 @@ def tube_overlaps(
     Args:
         tube: A single one.
         candidates: K of them.
-        pixel: What a box measures beyond x2 - x1.
-        frame: What a span measures beyond its last minus its first frame.
+        pixel: Added to the sides of a box, x2 - x1.
+        frame: Added to the length of a span, its last minus its first frame.
         least_common: Frames that they share at least, else they do not overlap.
     """
     row = np.searchsorted(tube.frames, candidates.frames)
@@ -174,14 +174,14 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
     tubes = take_tubes(tubes, np.lexsort((-tubes.scores, tubes.sequences)))
     ends = tubes.ends
     stops = np.searchsorted(tubes.sequences, tubes.sequences, side='right')
-    stays = np.ones(len(ends), dtype=bool)
+    is_kept = np.ones(len(ends), dtype=bool)
     for tube, stop in enumerate(stops):
-        if stays[tube] and tube + 1 < stop:
+        if is_kept[tube] and tube + 1 < stop:
             best = _slice(tubes, ends, tube, tube + 1)
             candidates = _slice(tubes, ends, tube + 1, stop)
             overlaps = tube_overlaps(best, candidates, pixel=pixel)
-            stays[tube + 1 : stop] &= overlaps.excess <= iou_thr
-    return take_tubes(tubes, stays)
+            is_kept[tube + 1 : stop] &= overlaps.excess <= iou_thr
+    return take_tubes(tubes, is_kept)
 
 
 def overlaps_by_gt(

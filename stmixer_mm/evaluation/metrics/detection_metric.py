@@ -119,14 +119,15 @@ class DetectionMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Values over the results of all ranks; see mmengine's ``BaseMetric``."""
-        chosen, log_file = self.collect_dir, MMLogger.get_current_instance().log_file
-        if log_file and not chosen:
+        collect_dir = self.collect_dir
+        log_file = MMLogger.get_current_instance().log_file
+        if log_file and not collect_dir:
             # mmengine's choice is a folder in the current one, which stays behind.
             self.collect_dir = os.path.join(os.path.dirname(log_file), '.collected')
         try:
             return super().evaluate(size)
         finally:
-            self.collect_dir = chosen
+            self.collect_dir = collect_dir
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         """Means over the classes, and APs of the classes."""
@@ -170,7 +171,7 @@ class DetectionMetric(BaseMetric):
         return self.gt_boxes(column)
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
-        """Which detections (N,) are right."""
+        """Mask (N,) of the detections that are right."""
         rules = self.protocol
         return match(
             matched.scores,
@@ -215,7 +216,7 @@ class DetectionMetric(BaseMetric):
                 )
 
     def _counted(self, bboxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Which scores (n, num_classes) of boxes (n, ...) are detections."""
+        """Mask of the scores (n, num_classes) of boxes (n, ...) that are detections."""
         thr = self.model_score_thr if self.score_thr is None else self.score_thr
         return (scores > thr) & self._is_evaluated
 
@@ -253,11 +254,11 @@ class DetectionMetric(BaseMetric):
         values = self._at_thrs('overall', means.tolist())
         first, names = next(iter(self.iou_thrs)), self.class_names.values()
         table = [['class', 'gts', self.unit, *(f'AP@{thr}' for thr in self.iou_thrs)]]
-        for name, (count, number, of_class) in zip(names, rows, strict=True):
-            cells = of_class if count else '-' * len(of_class)
+        for name, (count, number, class_aps) in zip(names, rows, strict=True):
+            cells = class_aps if count else '-' * len(class_aps)
             table.append([name, count, number, *cells])
             if count:
-                values[self.value_name(name, first)] = of_class[0]
+                values[self.value_name(name, first)] = class_aps[0]
         rules = self.protocol
         convention = (
             f'{self.prefix or self.default_prefix} by protocol {self.protocol_name}: AP '

@@ -71,10 +71,10 @@ def read_instances(sample: Mapping, num_classes: int) -> Instances:
     for name in names:
         array = np.asarray(to_numpy(instances[name]))
         arrays.append(array if array.dtype == float else array.astype(np.float32))
-    *size, four = arrays[0].shape
+    *size, num_coordinates = arrays[0].shape
     shapes = {(size[0], num_classes), (*size, num_classes)}, {tuple(size)}
-    fit = [array.shape in fits for array, fits in zip(arrays[1:], shapes, strict=False)]
-    if four != 4 or not all(fit):
+    pairs = zip(arrays[1:], shapes, strict=False)
+    if num_coordinates != 4 or not all(array.shape in valid for array, valid in pairs):
         text = ', '.join(
             f'{name} {array.shape}' for name, array in zip(names, arrays, strict=True)
         )
@@ -104,11 +104,11 @@ def count_classes(
     if classes == 'all' or not len(bboxes):
         return bboxes, scores
     owners, best = np.arange(len(bboxes)), 1 + scores[:, 1:].argmax(axis=1)
-    counted = scores[owners, best]
+    values = scores[owners, best]
     if classes == 'mislabelled':
-        owners, counted = owners.repeat(scores.shape[1] - 1), scores[:, 1:].ravel()
+        owners, values = owners.repeat(scores.shape[1] - 1), scores[:, 1:].ravel()
     counted_scores = np.full((len(owners), scores.shape[1]), -np.inf)
-    counted_scores[np.arange(len(owners)), best[owners]] = counted
+    counted_scores[np.arange(len(owners)), best[owners]] = values
     return bboxes[owners], counted_scores
 
 
@@ -120,22 +120,22 @@ def select_actions(
     Args:
         bboxes: (n, ...).
         scores: (n, num_classes).
-        counted: (n, num_classes) bool, those that are detections.
+        counted: (n, num_classes) bool, True for detections.
 
     Returns:
         ``bboxes`` (n, ...); ``num_actions`` (n,); and of these N actions, box by box,
         ``columns`` (N,) and ``scores`` (N,).
     """
-    small = np.min_scalar_type(counted.shape[1])
+    dtype = np.min_scalar_type(counted.shape[1])
     return {
         'bboxes': bboxes,
-        'num_actions': counted.sum(axis=1).astype(small),
-        'columns': np.nonzero(counted)[1].astype(small),
+        'num_actions': counted.sum(axis=1).astype(dtype),
+        'columns': np.nonzero(counted)[1].astype(dtype),
         'scores': scores[counted],
     }
 
 
-_NOTHING = select_actions(np.zeros((0, 4)), np.zeros((0, 1)), np.zeros((0, 1), bool))
+_EMPTY = select_actions(np.zeros((0, 4)), np.zeros((0, 1)), np.zeros((0, 1), bool))
 
 
 def join_detections(
@@ -154,8 +154,8 @@ def join_detections(
     """
     num_boxes = [len(result['bboxes']) for result in results]
     bboxes, num_actions, columns, scores = (
-        np.concatenate([result.pop(name) for result in results] or [nothing])
-        for name, nothing in _NOTHING.items()
+        np.concatenate([result.pop(name) for result in results] or [empty])
+        for name, empty in _EMPTY.items()
     )
     frames = np.repeat(np.array(frames, int), np.array(num_boxes, int), axis=0)
     owners = np.repeat(np.arange(len(bboxes), dtype=np.int32), num_actions)

@@ -78,7 +78,7 @@ class TubeFrameMAPMetric(TubeMetric):
         return take(boxes, counts)
 
     def _is_large(self, boxes: Boxes) -> np.ndarray:
-        """Which boxes (N,) have the area that ground truth needs."""
+        """Mask of the boxes (N,) with the area that ground truth needs."""
         low, high = np.hsplit(boxes.bboxes, 2)
         area = np.maximum(high - low, 0).prod(axis=1)
         return area >= self.protocol.least_area

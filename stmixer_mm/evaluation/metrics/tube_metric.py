@@ -126,7 +126,7 @@ class TubeMetric(DetectionMetric):
         return frames[ranks % self.protocol.every == 0]
 
     def counts(self, name: str, frame: int) -> bool:
-        """Whether detections in a frame count; those of unknown videos are named."""
+        """True if detections in a frame count, as do all of unknown videos."""
         video = self.video_numbers.get(name)
         is_free = video is None or self._counted_frames is None
         return is_free or video * self.frame_limit + frame in self._counted_frames
@@ -166,10 +166,10 @@ class TubeMetric(DetectionMetric):
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
-        keys_of_videos = self._of_known_videos(by_key)
+        video_keys = self._of_known_videos(by_key)
         keys = [
             (name, frame, *clip)
-            for name, frame, *clip in sorted(keys_of_videos, key=_file_order)
+            for name, frame, *clip in sorted(video_keys, key=_file_order)
             if frame <= self.nframes[self.video_numbers[name]]
         ]
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]

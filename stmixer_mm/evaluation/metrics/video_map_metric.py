@@ -91,7 +91,7 @@ class VideoMAPMetric(TubeMetric):
         return Matched(tubes.sequences, tubes.scores, pairs, gts.sequences)
 
     def measures(self) -> dict[str, float]:
-        """How overlaps are measured, see ``tube_overlaps``."""
+        """The measures of overlaps, see ``tube_overlaps``."""
         names = 'pixel', 'frame', 'least_common'
         return {name: getattr(self.protocol, name) for name in names}
 
@@ -180,12 +180,12 @@ class VideoMAPMetric(TubeMetric):
                 if self.score_thr is None or score > self.score_thr:
                     listed[label + 1].append((number, rows, score))
         tubes = {column: join_tubes(entries) for column, entries in listed.items()}
-        scores = [of_class.scores for of_class in tubes.values()]
+        scores = [class_tubes.scores for class_tubes in tubes.values()]
         columns = np.repeat([*tubes], [*map(len, scores)])
         self._note_ties('tubes of a class', np.concatenate(scores), columns)
         if nms_iou := parts[0].get('tube_nms_iou'):
-            for column, of_class in tubes.items():
-                tubes[column] = suppress_tubes(of_class, nms_iou)
+            for column, class_tubes in tubes.items():
+                tubes[column] = suppress_tubes(class_tubes, nms_iou)
         return tubes
 
     def _split(

@@ -59,5 +59,5 @@ class EfficientNetLite0(EfficientNet):
 
 
 def is_weight(name: str) -> bool:
-    """Whether a tensor is more than a counter."""
+    """True for a tensor that is more than a counter."""
     return not name.endswith('num_batches_tracked')

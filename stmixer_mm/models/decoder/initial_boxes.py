@@ -1,4 +1,4 @@
-"""Where the queries start: a box for each of them.
+"""The boxes that the queries start from.
 
 Shapes: B clips, Q queries.
 """

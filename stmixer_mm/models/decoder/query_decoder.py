@@ -122,12 +122,12 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What parts that make queries need to know."""
+        """Sizes for parts that make queries."""
         return dict(num_queries=self.num_queries, embed_dims=self.embed_dims)
 
     @abstractmethod
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> object:
-        """What all stages read, made once from the feats."""
+        """The memory that all stages read, made once from the feats."""
 
     def forward(
         self,

@@ -65,7 +65,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
             boxes_xyzr: (B, Q, 4)
             memory: From :meth:`.QueryDecoder.make_memory`.
             blocked: Row must not attend to column: (B, Q, Q) bool.
-            is_read: Whether anybody reads the predictions.
+            is_read: The predictions are needed.
         """
         queries = self.update(queries, boxes_xyzr, memory, blocked)
         boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(queries.spatial))
@@ -144,8 +144,7 @@ class STMixerStage(QueryStage):
     ) -> Queries:
         """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
         size = box_size(boxes_xyzr)
-        of_boxes = boxes_xyzr.detach(), size.detach()
-        queries = self.attend(queries, *of_boxes, blocked)
+        queries = self.attend(queries, boxes_xyzr.detach(), size.detach(), blocked)
         offsets = self.offsets(queries.spatial).unflatten(
             -1, (self.num_groups, self.num_points, 3)
         )
@@ -220,9 +219,9 @@ def attend(attention: nn.MultiheadAttention, queries: Tensor, bias: Tensor) -> T
 
     PyTorch's puts the queries first, copies them for it, and needs an equal type.
     """
-    joined = F.linear(queries, attention.in_proj_weight, attention.in_proj_bias)
-    heads = joined.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    attended = F.scaled_dot_product_attention(*heads, attn_mask=bias.to(joined.dtype))
+    qkv = F.linear(queries, attention.in_proj_weight, attention.in_proj_bias)
+    heads = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(*heads, attn_mask=bias.to(qkv.dtype))
     return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 

@@ -43,8 +43,12 @@ class STMixer(ClipDetector):
         init_cfg: dict | list | None = None,
         **parts: dict | None,
     ) -> None:
-        of_host = dict(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        super().__init__(backbone=backbone, neck=neck, **of_host)
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
         head = MODELS.build(head)
         self.decoder = build_decoder(decoder, num_classes=head.num_classes)
         self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
@@ -93,13 +97,13 @@ class STMixer(ClipDetector):
         for part in self.parts:
             # Taken one by one: a part may need what the one before leaves.
             batches = chain.from_iterable(map(part.micro_batches, batches))
-        terms, *further = [self.loss_of_micro_batch(batch) for batch in batches]
-        if further:
-            count = 1 + len(further)
-            for name, value in terms.items():
-                total = sum((other[name] for other in further), start=value)
-                terms[name] = total / count
-        return losses | terms
+        batch_terms = [self.loss_of_micro_batch(batch) for batch in batches]
+        if len(batch_terms) == 1:
+            return losses | batch_terms[0]
+        for name in batch_terms[0]:
+            total = sum(terms[name] for terms in batch_terms)
+            losses[name] = total / len(batch_terms)
+        return losses
 
     def loss_of_micro_batch(self, batch: Batch) -> dict[str, Tensor]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)

@@ -182,7 +182,7 @@ class SetCriterion(BaseModule):
         return targets, totals, torch.from_numpy(persons[-1])
 
     def count(self, targets: Targets) -> tuple[float, float, float]:
-        """What the losses of targets on the host are divided by, see :meth:`match`."""
+        """Divisors of the losses of targets on the host, see :meth:`match`."""
         num_boxes = len(targets.bboxes)
         weights = num_boxes, num_boxes, len(targets.actions)
         if not uses_sigmoid(self.loss_person):

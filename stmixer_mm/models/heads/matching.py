@@ -92,12 +92,14 @@ def match_persons(
     if is_hungarian and not np.isfinite(matches).all():
         check_stages(stages, data_samples)
     for clip in range(num_clips if num_matched else 0):
-        of_clip = matches[:, clip]
         if is_hungarian:
-            of_clip = assign(of_clip[..., firsts[clip] + free_persons[clip]])
+            costs = matches[:, clip][..., firsts[clip] + free_persons[clip]]
+            matched_idx = assign(costs)
+        else:
+            matched_idx = matches[:, clip].astype(int)
         # Entries for -1 and 0 are last.
         numbers = np.append(free_persons[clip] + 1, (-1, 0))
-        assigned[:, clip, :num_matched] = numbers[of_clip.astype(int) - 1]
+        assigned[:, clip, :num_matched] = numbers[matched_idx - 1]
     if len(fields) == 2:
         fields.append(np.full(len(persons), PRESENT))
     fields = [np.split(values, firsts[1:-1]) for values in fields]
@@ -168,7 +170,9 @@ def match_clips(
         rows: Of each clip, its ``persons`` that are left.
     """
     device = persons.bboxes.device
-    free_persons = [persons[torch.from_numpy(of_clip).to(device)] for of_clip in rows]
+    free_persons = [
+        persons[torch.from_numpy(clip_rows).to(device)] for clip_rows in rows
+    ]
     numbers = [
         assigner.assign(
             read_queries(
@@ -240,9 +244,9 @@ class TubeletCost:
             (self.box_costs, states == PRESENT),
         ):
             for cost in costs:
-                of_frames = cost_frames(cost, pred_instances, gt_instances, img_meta)
-                summed = of_frames.where(counts, 0).sum(dim=-1)
-                total = total + summed / counts.sum(dim=-1).clamp(min=1)
+                frame_costs = cost_frames(cost, pred_instances, gt_instances, img_meta)
+                total_cost = frame_costs.where(counts, 0).sum(dim=-1)
+                total = total + total_cost / counts.sum(dim=-1).clamp(min=1)
         return total
 
 
@@ -254,9 +258,9 @@ def cost_frames(
     if type(cost) in (ClassificationCost, FocalLossCost):
         flat = InstanceData(scores=queries.scores.flatten(0, 1))
         classes = InstanceData(labels=torch.arange(2, device=labels.device))
-        of_labels = cost(flat, classes).view(len(queries), 1, -1, 2)
-        return of_labels[..., PERSON].where(
-            labels == PERSON, of_labels[..., BACKGROUND]
+        label_costs = cost(flat, classes).view(len(queries), 1, -1, 2)
+        return label_costs[..., PERSON].where(
+            labels == PERSON, label_costs[..., BACKGROUND]
         )
     if type(cost) in (BBoxL1Cost, IoUCost):
         pair = (

@@ -34,7 +34,7 @@ class STMixerHead(SetCriterion):
 
     Args:
         score_thr: Keep queries whose person score reaches it, in [0, 1].
-        fallback_topk: Where no query reaches it, keep this many of the best.
+        fallback_topk: Best queries to keep where no query reaches it.
         score_mode: 'product' multiplies action scores by the person score.
         **kwargs: See :class:`.SetCriterion`.
     """
@@ -84,10 +84,10 @@ class STMixerHead(SetCriterion):
         if self.single_label:
             actions = F.pad(stage.action_logits, (1, 0)).softmax(dim=-1)[..., 1:]
         if self.score_mode == 'product':
-            of_query = self.score_queries(person_scores)
-            while of_query.dim() < actions.dim():
-                of_query = of_query.unsqueeze(-1)
-            actions = actions * of_query
+            query_scores = self.score_queries(person_scores)
+            while query_scores.dim() < actions.dim():
+                query_scores = query_scores.unsqueeze(-1)
+            actions = actions * query_scores
         bboxes = torch.minimum(stage.bboxes.clamp(min=0), scale - 1) / scale
         return Detections(person_scores, actions, bboxes)
 

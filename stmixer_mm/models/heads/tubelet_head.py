@@ -75,5 +75,5 @@ def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOut
 
 
 def finds_tubelets(model: nn.Module) -> bool:
-    """Whether a model finds the boxes of persons in all frames of a clip."""
+    """True for a model that finds the boxes of persons in all frames of a clip."""
     return isinstance(getattr(model, 'head', None), STMixerTubeletHead)

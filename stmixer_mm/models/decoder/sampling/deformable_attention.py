@@ -23,12 +23,12 @@ from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 @constant_in_graphs
 def has_cuda_op() -> bool:
-    """Whether mmcv was compiled with CUDA."""
+    """True if mmcv was compiled with CUDA."""
     return get_compiling_cuda_version() != 'not available'
 
 
 class PlaneLayout(NamedTuple):
-    """Where the cells of M planes are, which lie one after the other."""
+    """The layout of the cells of M planes, which lie one after the other."""
 
     sizes: tuple[tuple[int, int], ...]  # h, w in cells
     sizes_tensor: Tensor  # (M, 2): the same on the device of the values

@@ -92,7 +92,7 @@ class Sampler(ABC):
 
     @classmethod
     def is_available(cls, device: torch.device) -> bool:
-        """Whether this back end runs on a device, fast enough to be chosen for it."""
+        """True if this back end runs on a device, fast enough to be chosen for it."""
         return True
 
     @abstractmethod

@@ -17,7 +17,7 @@ _IS_INSTALLED = find_spec('triton') is not None
 
 @constant_in_graphs
 def is_available(device: torch.device) -> bool:
-    """Whether Triton is installed and runs on a device, one of capability 7.0 or more.
+    """True if Triton is installed and runs on a device, of capability 7.0 or more.
 
     On a CPU it does, slowly, if TRITON_INTERPRET=1 was set before it was imported.
     """
