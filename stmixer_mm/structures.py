@@ -200,40 +200,47 @@ class Tube:
     actions: list[TubeAction] = entry()
 
 
+class _Moment(NamedTuple):
+    """A keyframe at which a person does an action."""
+
+    place: int  # among all keyframes
+    frame_index: int
+    score: float
+
+
 def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
     """The tubes of persons with ids, in the order in which they begin.
 
     An action has an entry for each stretch of successive keyframes with it.
     """
     frames: dict[int, list[int]] = defaultdict(list)
-    stretches = defaultdict(lambda: defaultdict(list))  # by person and action
+    stretches: dict[int, dict[str, list[list[_Moment]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for place, keyframe in enumerate(keyframes):
         index = keyframe.frame_index
         for person in keyframe.persons:
             frames[person.id].append(index)
             for action in person.actions:
                 runs = stretches[person.id][action.action]
-                if not runs or runs[-1][-1][0] < place - 1:
+                if not runs or runs[-1][-1].place < place - 1:
                     runs.append([])
-                runs[-1].append((place, index, round(action.score, 4)))
-    return [
-        Tube(
-            id=number,
-            first_frame=indices[0],
-            last_frame=indices[-1],
-            actions=[
-                TubeAction(
-                    action=name,
-                    score=fmean(score for *_, score in stretch),
-                    first_frame=stretch[0][1],
-                    last_frame=stretch[-1][1],
-                )
-                for name, runs in stretches[number].items()
-                for stretch in runs
-            ],
-        )
-        for number, indices in frames.items()
-    ]
+                runs[-1].append(_Moment(place, index, round(action.score, 4)))
+    tubes = []
+    for number, indices in frames.items():
+        actions = [
+            TubeAction(
+                action=name,
+                score=fmean(moment.score for moment in stretch),
+                first_frame=stretch[0].frame_index,
+                last_frame=stretch[-1].frame_index,
+            )
+            for name, runs in stretches[number].items()
+            for stretch in runs
+        ]
+        ends = dict(first_frame=indices[0], last_frame=indices[-1])
+        tubes.append(Tube(id=number, **ends, actions=actions))
+    return tubes
 
 
 @dataclass(kw_only=True)

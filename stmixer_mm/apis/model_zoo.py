@@ -227,15 +227,15 @@ def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
 
 def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:
     model_config = Config.fromfile(model.config).model
-    return all(
-        model_config[part].type.endswith(config['type'].rpartition('.')[2])
-        and all(
-            _same(model_config[part].get(setting, value), value)
-            for setting, value in config.items()
-            if setting != 'type'
-        )
-        for part, config in parts.items()
-    )
+    for part, config in parts.items():
+        settings = dict(config)
+        class_name = settings.pop('type').rpartition('.')[2]
+        if not model_config[part].type.endswith(class_name):
+            return False
+        for name, value in settings.items():
+            if not _same(model_config[part].get(name, value), value):
+                return False
+    return True
 
 
 def _same(first: object, second: object) -> bool:

@@ -87,8 +87,10 @@ class Annotator:
             ids=near.ids,
             masks=near.masks
             and [
-                move_mask(decode(mask), picture.shape[:2], *pair)
-                for mask, *pair in zip(near.masks, near.bboxes, bboxes, strict=True)
+                move_mask(decode(mask), picture.shape[:2], bbox, to_bbox)
+                for mask, bbox, to_bbox in zip(
+                    near.masks, near.bboxes, bboxes, strict=True
+                )
             ],
         )
 
@@ -204,9 +206,10 @@ def _write_video(
         stream.codec_context.colorspace = Colorspace.ITU601
         sound_packets: Iterable[av.Packet] = ()
         if sound is not None:
-            path, *span = sound
+            path, start, stop = sound
             source, _ = open_container(f'file:{path}')
-            sound_packets = _encoded_sound(stack.enter_context(source), target, *span)
+            stack.enter_context(source)
+            sound_packets = _encoded_sound(source, target, start, stop)
         numbers = count()
         video_packets = _encoded(chain([first], pictures), stream, begin, numbers)
 

@@ -34,7 +34,7 @@ class RecentFrames:
     """A ring of the last frames of a source, from which clips are cut.
 
     Args:
-        before, after: Frames of a clip before and after the one that it is cut at.
+        num_before, num_after: Frames of a clip before and after the one that it is cut at.
         ahead_s: Seconds from there to the keyframe.
         name: Of the source.
         count: Frames that came before and are not kept.
@@ -44,8 +44,8 @@ class RecentFrames:
 
     def __init__(
         self,
-        before: int,
-        after: int,
+        num_before: int,
+        num_after: int,
         ahead_s: float = 0.0,
         *,
         name: str = 'stream',
@@ -53,12 +53,14 @@ class RecentFrames:
         fps: float = FPS,
         video: Video | None = None,
     ) -> None:
-        self.before, self.after, self.ahead_s = before, after, ahead_s
+        self.before, self.after, self.ahead_s = num_before, num_after, ahead_s
         self.name, self._nominal_fps, self._video = name, fps, video
         self.count = count  # frames since the source began
         self._first: tuple[int, float] | None = None  # number and time
         # One more: only the frame after a keyframe may decide that it is one.
-        self._ring: deque[tuple[float, object]] = deque(maxlen=before + after + 2)
+        self._ring: deque[tuple[float, object]] = deque(
+            maxlen=num_before + num_after + 2
+        )
 
     @property
     def oldest(self) -> int:

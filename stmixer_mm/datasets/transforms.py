@@ -257,13 +257,13 @@ class CropEmptyPart(BaseTransform):
         if np.random.rand() >= self.prob or not len(bboxes):
             return results
         height, width = results['img_shape']
-        left, top = np.floor(bboxes[:, :2].min(axis=0)).astype(int)
-        right, bottom = np.ceil(bboxes[:, 2:].max(axis=0)).astype(int)
+        x1, y1 = np.floor(bboxes[:, :2].min(axis=0)).astype(int)
+        x2, y2 = np.ceil(bboxes[:, 2:].max(axis=0)).astype(int)
         parts = [
-            (slice(0, height), slice(0, max(left, 0))),
-            (slice(0, height), slice(right, width)),
-            (slice(0, max(top, 0)), slice(0, width)),
-            (slice(bottom, height), slice(0, width)),
+            (slice(0, height), slice(0, max(x1, 0))),
+            (slice(0, height), slice(x2, width)),
+            (slice(0, max(y1, 0)), slice(0, width)),
+            (slice(y2, height), slice(0, width)),
         ]
         rows, columns = max(parts, key=lambda part: _size(part[0]) * _size(part[1]))
         share = min(_size(rows) / height, _size(columns) / width)

@@ -116,12 +116,11 @@ class TubeDataset(PersonDataset):
         file = join_root(self.data_root, self.bystanders_file)
         for row in read_boxes(file) if file else ():
             bystanders[row.video_id].append(row)
-        return [
-            info
-            for name in videos
-            if name in paths
-            for info in self._keyframes(truth, name, paths[name], bystanders[name])
-        ]
+        infos = []
+        for name in videos:
+            if name in paths:
+                infos += self._keyframes(truth, name, paths[name], bystanders[name])
+        return infos
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
         """Those of a video that become samples."""

@@ -238,10 +238,10 @@ class _Pen:
         return text
 
     def write(
-        self, canvas: np.ndarray, text: str, left: int, top: int, color: Color
+        self, canvas: np.ndarray, text: str, x1: int, y1: int, color: Color
     ) -> None:
         font, scale, thickness = self._style
-        corner = (left, top + round(self.cap))
+        corner = (x1, y1 + round(self.cap))
         cv2.putText(canvas, text, corner, font, scale, color, thickness, cv2.LINE_AA)
 
 
@@ -251,12 +251,12 @@ def _heading(
     """A strip as wide as the view, in which the heading is written."""
     pen = _Pen(view)
     strip = np.full((pen.step + 2 * pen.pad, view.shape[1], 3), _DARK, np.uint8)
-    left = pen.pad
+    x1 = pen.pad
     for text, color in heading:
-        right = left + pen.width(text) + 2 * pen.pad
+        x2 = x1 + pen.width(text) + 2 * pen.pad
         if color is not None:
-            strip[pen.pad : -pen.pad, left:right] = color
+            strip[pen.pad : -pen.pad, x1:x2] = color
         ink = _WHITE if color is None else (0, 0, 0)
-        pen.write(strip, text, left + pen.pad, 2 * pen.pad, ink)
-        left = right + pen.pad
+        pen.write(strip, text, x1 + pen.pad, 2 * pen.pad, ink)
+        x1 = x2 + pen.pad
     return strip

@@ -263,8 +263,8 @@ def read_text(file: str) -> str:
 
 
 def _parse_keyframe(number: int, line: str, num_classes: int) -> KeyframeRow:
-    person, *ids = line.rsplit(',', 2)
-    action_id, person_id = (parse_number(number, int) for number in ids)
+    person, action_id, person_id = line.rsplit(',', 2)
+    action_id, person_id = parse_number(action_id, int), parse_number(person_id, int)
     if not 0 < action_id < num_classes or abs(person_id) >= 2**63:
         raise ValueError(
             f'the ids are {action_id} and {person_id}, with num_classes={num_classes}'

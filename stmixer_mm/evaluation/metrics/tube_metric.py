@@ -11,7 +11,7 @@ from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
-from stmixer_mm.evaluation.functional.tubes import join_tubes, remake
+from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, remake
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -93,15 +93,16 @@ class TubeMetric(DetectionMetric):
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
         self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
         # By column; a sequence is the number of a video.
-        self.gts = {
-            column: join_tubes(
-                (number, self._true_rows(tube, self.scales[number]), 1)
-                for name, number in self.video_numbers.items()
-                for tube in self._true_tubes(truth.gttubes[name].get(column - 1, ()))
-                if len(tube) > self.protocol.drop_last_frame
-            )
-            for column in range(1, self.num_classes)
-        }
+        self.gts: dict[int, Tubes] = {}
+        for column in range(1, self.num_classes):
+            tubes = []
+            for name, number in self.video_numbers.items():
+                gttubes = truth.gttubes[name].get(column - 1, ())
+                for tube in self._true_tubes(gttubes):
+                    if len(tube) > self.protocol.drop_last_frame:
+                        rows = self._true_rows(tube, self.scales[number])
+                        tubes.append((number, rows, 1))
+            self.gts[column] = join_tubes(tubes)
         if not any(len(self.gts[column].sequences) for column in self.class_names):
             raise UserError(
                 f'{source} has no tube of an evaluated label in the test videos of '
@@ -167,11 +168,11 @@ class TubeMetric(DetectionMetric):
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
         video_keys = self._of_known_videos(by_key)
-        keys = [
-            (name, frame, *clip)
-            for name, frame, *clip in sorted(video_keys, key=_file_order)
-            if frame <= self.nframes[self.video_numbers[name]]
-        ]
+        keys = []
+        for key in sorted(video_keys, key=_file_order):
+            name, frame = key[:2]
+            if frame <= self.nframes[self.video_numbers[name]]:
+                keys.append(key)
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
         detections = join_detections(numbers, parts, self._keyframe_key)
         sizes = self.scales[detections.frames // self.frame_limit]
@@ -180,7 +181,7 @@ class TubeMetric(DetectionMetric):
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys, of which the first entry names a video, of test videos."""
-        self._compare({name for name, *_ in keys}, self.videos)
+        self._compare({key[0] for key in keys}, self.videos)
         return [key for key in keys if key[0] in self.video_numbers]
 
     def _clip(
@@ -210,7 +211,7 @@ class TubeMetric(DetectionMetric):
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         """Number of the frame, or numbers of the frames, that a result is of."""
-        name, frame, *_ = key
+        name, frame = key[:2]
         return self.video_numbers[name] * self.frame_limit + frame
 
     def _keyframe_key(self, number: int) -> str:
@@ -220,5 +221,4 @@ class TubeMetric(DetectionMetric):
 
 def _file_order(key: tuple) -> tuple:
     """Of equal scores the first counts first: in YOWO that of the first file by name."""
-    name, *numbers = key
-    return name.replace('/', '_'), name, *numbers
+    return key[0].replace('/', '_'), *key

@@ -163,13 +163,11 @@ class SetCriterion(BaseModule):
             stages, data_samples, known_persons.numpy(), sizes[0], self.assigner
         )
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        targets = [
-            make_targets(
-                np.where(groups == group, of_stage, -1), truth, self.single_label
-            )
-            for group in range(len(sizes))
-            for of_stage in persons
-        ]
+        targets = []
+        for group in range(len(sizes)):
+            for stage_persons in persons:
+                group_persons = np.where(groups == group, stage_persons, -1)
+                targets.append(make_targets(group_persons, truth, self.single_label))
         totals = np.array([self.count(target) for target in targets], np.float32)
         device = stages[0].bboxes.device
         values = map(torch.from_numpy, (*chain(*targets), totals))
@@ -184,12 +182,12 @@ class SetCriterion(BaseModule):
     def count(self, targets: Targets) -> tuple[float, float, float]:
         """Divisors of the losses of targets on the host, see :meth:`match`."""
         num_boxes = len(targets.bboxes)
-        weights = num_boxes, num_boxes, len(targets.actions)
+        persons, actions = num_boxes, len(targets.actions)
         if not uses_sigmoid(self.loss_person):
-            weights = sum_weights(self.loss_person, targets.persons), *weights[1:]
+            persons = sum_weights(self.loss_person, targets.persons)
         if self.single_label:
-            weights = *weights[:2], sum_weights(self.loss_action, targets.actions)
-        return weights
+            actions = sum_weights(self.loss_action, targets.actions)
+        return persons, num_boxes, actions
 
     def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
         """Predictions of a stage, float32; of tubelets, in the K frames."""

@@ -170,29 +170,24 @@ def match_clips(
         rows: Of each clip, its ``persons`` that are left.
     """
     device = persons.bboxes.device
-    free_persons = [
-        persons[torch.from_numpy(clip_rows).to(device)] for clip_rows in rows
-    ]
-    numbers = [
-        assigner.assign(
-            read_queries(
-                stage.person_logits[clip, :num_queries],
-                stage.bboxes[clip, :num_queries],
-            ),
-            free_persons[clip],
-            img_meta=sample.metainfo,
-        ).gt_inds
-        for stage in stages
-        for clip, sample in enumerate(data_samples)
-    ]
+    free_persons = [persons[torch.from_numpy(index).to(device)] for index in rows]
+    numbers = []
+    for stage in stages:
+        logits = stage.person_logits[:, :num_queries]
+        bboxes = stage.bboxes[:, :num_queries]
+        for clip, sample in enumerate(data_samples):
+            queries = read_queries(logits[clip], bboxes[clip])
+            meta = sample.metainfo
+            assigned = assigner.assign(queries, free_persons[clip], img_meta=meta)
+            numbers.append(assigned.gt_inds)
     return torch.stack(numbers).view(len(stages), len(data_samples), num_queries)
 
 
 def assign(costs: np.ndarray) -> np.ndarray:
     """Numbers of the persons with the least sum of costs (S, Q, k), as above."""
     numbers = np.zeros(costs.shape[:2], int)
-    for stage, of_stage in enumerate(costs):
-        rows, columns = linear_sum_assignment(of_stage)
+    for stage, stage_costs in enumerate(costs):
+        rows, columns = linear_sum_assignment(stage_costs)
         numbers[stage, rows] = columns + 1
     return numbers
 
@@ -218,10 +213,8 @@ class TubeletCost:
     def __init__(
         self, *, person_costs: Sequence[dict], box_costs: Sequence[dict]
     ) -> None:
-        self.person_costs, self.box_costs = (
-            [TASK_UTILS.build(cost) for cost in costs]
-            for costs in (person_costs, box_costs)
-        )
+        self.person_costs = [TASK_UTILS.build(cost) for cost in person_costs]
+        self.box_costs = [TASK_UTILS.build(cost) for cost in box_costs]
 
     def __call__(
         self,
@@ -267,11 +260,13 @@ def cost_frames(
             InstanceData(bboxes=v.bboxes.transpose(0, 1)) for v in (queries, persons)
         )
         return cost(*pair, img_meta=img_meta).permute(1, 2, 0)
-    pairs = (
-        (
-            InstanceData(**{k: v[:, frame] for k, v in queries.items()}),
-            InstanceData(labels=label, bboxes=persons.bboxes[:, frame]),
+    frame_costs = []
+    for frame in range(labels.size(1)):
+        fields = {name: values[:, frame] for name, values in queries.items()}
+        frame_persons = InstanceData(
+            labels=labels[:, frame], bboxes=persons.bboxes[:, frame]
         )
-        for frame, label in enumerate(labels.unbind(1))
-    )
-    return torch.stack([cost(*pair, img_meta=img_meta) for pair in pairs], dim=-1)
+        frame_costs.append(
+            cost(InstanceData(**fields), frame_persons, img_meta=img_meta)
+        )
+    return torch.stack(frame_costs, dim=-1)

@@ -187,9 +187,9 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return F.linear(inputs, weight, bias)
 
 
-def _write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
+def _write_product(first: Tensor, second: Tensor, out: Tensor) -> None:
     """(M, N) by (N, K)"""
-    if out.dtype == left.dtype and not prefers_onednn(left):
-        torch.mm(left, right, out=out)
+    if out.dtype == first.dtype and not prefers_onednn(first):
+        torch.mm(first, second, out=out)
     else:
-        out.copy_(_product(left, right.t()))
+        out.copy_(_product(first, second.t()))

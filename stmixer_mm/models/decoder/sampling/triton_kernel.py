@@ -45,5 +45,10 @@ class TritonSampler(Sampler):
         from stmixer_mm.models.decoder.sampling.fused_means import fused_means
 
         dtype = torch.promote_types(self.table.dtype, torch.float32)
-        extents, *inputs = (x.to(dtype) for x in (self.extents, points_xy, weights))
-        return fused_means(self.table, self.levels, extents, *inputs)
+        return fused_means(
+            self.table,
+            self.levels,
+            self.extents.to(dtype),
+            points_xy.to(dtype),
+            weights.to(dtype),
+        )
