@@ -1,4 +1,4 @@
-"""From videos and streams to the clips that a model sees."""
+"""Clips of videos and streams, as a model takes them."""
 
 import inspect
 from collections.abc import Iterable, Iterator

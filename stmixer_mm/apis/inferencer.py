@@ -1,4 +1,4 @@
-"""From any video or stream to persons and their actions."""
+"""Detection of persons and their actions in any video or stream."""
 
 import json
 import logging
@@ -203,7 +203,7 @@ class ActionDetInferencer:
         strict: bool = False,
         **options,
     ) -> VideoDetections:
-        """All that :meth:`stream` yields for one source, as one record.
+        """The detections of one source, as one record.
 
         Parts of a file that cannot be decoded are left out and named in ``damage``, the
         reasons in ``damage_reasons``; if the source does not open or breaks off,

@@ -1,4 +1,4 @@
-"""From clips to the predictions of a model."""
+"""Predictions of a model for clips."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice

@@ -1,4 +1,4 @@
-"""From the predictions of a model to keyframes with persons."""
+"""Keyframes with persons from the predictions of a model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -167,7 +167,7 @@ class EvenTimes:
         return self._choose(math.floor(elapsed_s / self.interval) + 1)
 
     def at_end(self, duration_s: float) -> list[tuple[float, int]]:
-        """The same while the last frame lasts."""
+        """Time and number of the keyframes while the last frame lasts."""
         return self._choose(self._times_before(duration_s))
 
     def _choose(self, stop: int) -> list[tuple[float, int]]:

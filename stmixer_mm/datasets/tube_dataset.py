@@ -123,7 +123,7 @@ class TubeDataset(PersonDataset):
         return infos
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
-        """Those of a video that become samples."""
+        """The keyframes of a video that become samples."""
         return frames[:: self.frame_stride]
 
     def keep_persons(self, video_id: str, persons: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""From a batch of uint8 clips to one normalised, padded tensor."""
+"""One normalised, padded tensor of a batch of uint8 clips."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     def of(
         cls, feats: Sequence[Tensor], inputs: Tensor, data_samples: Samples
     ) -> 'Batch':
-        """Of clips (B, 3, T_in, H, W)."""
+        """The batch of clips (B, 3, T_in, H, W)."""
         sides = chain(*(sample.metainfo['img_shape'] for sample in data_samples))
         sides = stack_numbers(sides, dtype=torch.long, device=inputs.device)
         frames = FrameShapes(sides.view(-1, 2), tuple(inputs.shape[-2:]))

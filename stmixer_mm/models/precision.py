@@ -7,7 +7,7 @@ from stmixer_mm.compat import autocast_dtype
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """The same values in float32, or in the wider type they already have."""
+    """Values in float32, or in the wider type that they already have."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

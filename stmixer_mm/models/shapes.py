@@ -120,7 +120,7 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
 
 @contextmanager
 def _restored(model: nn.Module) -> Iterator[None]:
-    """Later the attributes of all modules, such as modes and caches, as they were."""
+    """Restore the attributes of all modules, such as modes and caches, at the end."""
     saved = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""From right and wrong detections to average precision, as pure functions.
+"""Average precision from right and wrong detections, as pure functions.
 
 N detections of one class, from the highest score to the lowest; M ground truths.
 """

@@ -187,7 +187,7 @@ def _best_first(tubelets: Tubelets, top_k: int) -> tuple[Tubelets, np.ndarray]:
 
 
 def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubelets:
-    """Each is removed by, or loses score to, the best one that it overlaps too much."""
+    """Remove tubelets that overlap a better one too much, or lower their scores."""
     scores, is_kept = tubelets.scores.copy(), np.ones(len(clips), dtype=bool)
     candidates = np.arange(len(clips))
     while len(candidates):

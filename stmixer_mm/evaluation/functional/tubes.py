@@ -187,7 +187,7 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
 def overlaps_by_gt(
     tubes: Tubes, gts: Tubes, **measures: float
 ) -> Iterator[tuple[int, slice, Overlaps]]:
-    """For each true tube its number, the tubes of its sequence, and their overlaps."""
+    """Number of each true tube, the tubes of its sequence, and their overlaps."""
     starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
     stops = np.searchsorted(tubes.sequences, gts.sequences, side='right')
     ends, gt_ends = tubes.ends, gts.ends

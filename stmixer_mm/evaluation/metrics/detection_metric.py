@@ -159,7 +159,7 @@ class DetectionMetric(BaseMetric):
         return Matched(boxes.frames, boxes.scores, pairs, gts.frames)
 
     def match_classes(self, detections: Detections) -> dict[int, Matched]:
-        """All that :meth:`values` needs, by column."""
+        """Matches for :meth:`values`, by column."""
         min_iou = min(min(thrs) for thrs in self.iou_thrs.values())
         return {
             column: self.match(detections, column, min_iou=min_iou)

@@ -127,7 +127,7 @@ class TubeMetric(DetectionMetric):
         return frames[ranks % self.protocol.every == 0]
 
     def counts(self, name: str, frame: int) -> bool:
-        """True if detections in a frame count, as do all of unknown videos."""
+        """True if detections in a frame count; in unknown videos all do."""
         video = self.video_numbers.get(name)
         is_free = video is None or self._counted_frames is None
         return is_free or video * self.frame_limit + frame in self._counted_frames
@@ -180,7 +180,7 @@ class TubeMetric(DetectionMetric):
         return detections._replace(bboxes=self.protocol.found_boxes.fit(pixels, sizes))
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
-        """The keys, of which the first entry names a video, of test videos."""
+        """The keys of test videos; the first entry of a key names its video."""
         self._compare({key[0] for key in keys}, self.videos)
         return [key for key in keys if key[0] in self.video_numbers]
 
@@ -220,5 +220,5 @@ class TubeMetric(DetectionMetric):
 
 
 def _file_order(key: tuple) -> tuple:
-    """Of equal scores the first counts first: in YOWO that of the first file by name."""
+    """Order of keys, for equal scores: in YOWO the first file by name counts first."""
     return key[0].replace('/', '_'), *key

@@ -45,7 +45,7 @@ def read_results(file: str | Path) -> Results:
 
 
 def metric_configs(cfg: Config, split: str) -> list[dict]:
-    """Of an evaluator: one metric, some, or mmengine's ``Evaluator`` of either."""
+    """The metrics of an evaluator: one, some, or mmengine's ``Evaluator`` of either."""
     metrics = cfg.get(f'{split}_evaluator') or []
     if isinstance(metrics, Mapping):
         metrics = metrics.get('metrics', metrics)

@@ -140,7 +140,7 @@ class STMixer(ClipDetector):
         return self.predict_batch(Batch.of(feats, inputs, data_samples))
 
     def predict_batch(self, batch: Batch) -> Samples:
-        """The same from feature maps."""
+        """Predictions from feature maps."""
         extras = [*filter(None, [part.enter(batch) for part in self.parts])]
         outputs = self.decode(batch, extras=extras, which=LAST)
         predictions = self.head.predict(outputs.stages, batch.data_samples)

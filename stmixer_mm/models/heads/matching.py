@@ -116,7 +116,7 @@ def read_persons(fields: dict[str, Tensor]) -> InstanceData:
 
 
 def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
-    """The same for queries, (n, [K], ·)."""
+    """Queries (n, [K], ·) as mmdet's assigners and costs take them."""
     # Logits (log-odds, 0) and (person, background) have the same softmax to the bit,
     # and the sigmoid of the log-odds is right as well: costs of both types fit.
     log_odds = person_log_odds(person_logits)

@@ -15,7 +15,7 @@ PERSON, BACKGROUND = 0, 1  # columns of the person logits
 
 
 class Truth(NamedTuple):
-    """For each clip a row of nobody, those of its persons, and one of the unknown."""
+    """Rows of a batch: for each clip nobody, its persons, and the unknown person."""
 
     firsts: np.ndarray  # (B, 1): rows of nobody
     sizes: np.ndarray  # (B, 1): k + 2
@@ -30,7 +30,7 @@ class Truth(NamedTuple):
         clips: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
         img_shapes: Sequence[tuple[int, int]],
     ) -> 'Truth':
-        """Of the boxes, labels and states of clips."""
+        """The truth of the boxes, labels and states of clips."""
         sizes = np.array([[len(states) + 2] for *_, states in clips])
         bboxes, labels, states = zip(*clips, strict=True)
         scales = [(w, h, w, h) for h, w in img_shapes]

@@ -209,7 +209,7 @@ def _gradients_of_points(
     BLOCK_C: tl.constexpr,
     WITH_TABLE: tl.constexpr,
 ):
-    """The same, with pointers to what belongs to the group of the query."""
+    """Gradients for some points, with pointers to the group of the query."""
     is_point = point < P
     x, y = _load_pair(points_xy + 2 * point, is_point)
     zero = tl.full(x.shape, 0, x.dtype)
