@@ -101,19 +101,19 @@ def write_files(folder):
 
 
 def is_sentence(text):
-    """Whether an error is one line that is neither a traceback nor a bug's."""
+    """True for an error of one line that is neither a traceback nor a bug's."""
     return '\n' not in text and 'Internal error' not in text and len(text) < 1200
 
 
 def names_of(command, named):
-    """Words of which the sentence has one: those of the bad part of a row."""
+    """Names of the bad part of a row, of which the sentence has at least one."""
     marked = named or ''.join(re.findall(r'<(\S+)>', command))
     if marked:
         return [marked]
-    *_, before, last = ['', *shlex.split(command)]
+    *_, option, last = ['', *shlex.split(command)]
     key, _, value = last.partition('=')
-    option = [before] if before.startswith('--') else []
-    return [*option, last, key.split('.')[-1], *([value] if value else [])]
+    options = [option] if option.startswith('--') else []
+    return [*options, last, key.split('.')[-1], *([value] if value else [])]
 
 
 def check_row(row, folder, monkeypatch, capsys):
@@ -136,11 +136,11 @@ def check_row(row, folder, monkeypatch, capsys):
     assert not list(folder.glob('o.*'))
 
 
-def check_content(path, content, read):
+def check_content(path, content, reader):
     """The same law for a function that reads a file, in the current folder."""
     is_raw = isinstance(content, bytes)
     path.write_bytes(content if is_raw else pickle.dumps(content))
     with pytest.raises(UserError) as error:
-        read(path)
+        reader(path)
     assert str(path) in str(error.value) and is_sentence(str(error.value))
     assert not path.with_name('made_by_a_pickle').exists()

@@ -28,7 +28,7 @@ ALL = sorted(CONFIGS.glob('[!_]*/*.py'))
 
 @functools.cache
 def names_project(path):
-    """Whether a config, or one that it inherits, imports a project."""
+    """True where a config, or one that it inherits, imports a project."""
     text = path.read_text()
     bases = re.findall(r"'(\.[\w./-]+\.py)'", text)
     return 'stmixer_mm.projects' in text or any(
@@ -124,11 +124,11 @@ def assert_trains_and_predicts(config):
     assert_all_learn(model)
 
     for sample in model.eval().test_step(batch):
-        found = sample.pred_instances
-        assert ((found.bboxes >= 0) & (found.bboxes <= 1)).all()
-        assert len(found.scores) == len(found.bboxes)
-        assert found.scores.shape[-1] == model.num_classes
-        assert ((found.scores >= 0) & (found.scores <= 1)).all()
+        predictions = sample.pred_instances
+        assert ((predictions.bboxes >= 0) & (predictions.bboxes <= 1)).all()
+        assert len(predictions.scores) == len(predictions.bboxes)
+        assert predictions.scores.shape[-1] == model.num_classes
+        assert ((predictions.scores >= 0) & (predictions.scores <= 1)).all()
 
 
 if __name__ == '__main__':

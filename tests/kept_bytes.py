@@ -3,18 +3,18 @@
 import torch
 
 
-def bytes_kept_for_backward(run, given):
-    """Bytes kept of a computation, without those of the given tensors."""
-    kept = {}
+def bytes_kept_for_backward(run, inputs):
+    """Bytes that a computation keeps for its backward pass, without its inputs."""
+    sizes = {}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    given = {tensor.untyped_storage().data_ptr() for tensor in given}
+    input_pointers = {tensor.untyped_storage().data_ptr() for tensor in inputs}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         outputs = run()  # alive until everything is counted
-    total = sum(size for where, size in kept.items() if where not in given)
+    total = sum(size for data, size in sizes.items() if data not in input_pointers)
     del outputs
     return total

@@ -12,9 +12,9 @@ UNITS = {'act': 1, 'multisports': 0}  # of a side of one pixel, and of one frame
 def box_iou(first, second, pixel):
     x1, y1 = max(first[0], second[0]), max(first[1], second[1])
     x2, y2 = min(first[2], second[2]), min(first[3], second[3])
-    both = max(0, x2 - x1 + pixel) * max(0, y2 - y1 + pixel)
+    intersection = max(0, x2 - x1 + pixel) * max(0, y2 - y1 + pixel)
     areas = [(b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) for b in (first, second)]
-    return both / (sum(areas) - both)
+    return intersection / (sum(areas) - intersection)
 
 
 def span_overlaps(first, second, unit):
@@ -85,24 +85,24 @@ def share_of_kind(kinds, kind, num_gts, protocol='act'):
 
 
 def error_kinds(detections, gttubes, label, thr):
-    """What ``frameAP_error`` of MOC takes each detection for, by descending score."""
-    own, others = {}, {}
+    """Kinds of the detections in MOC's ``frameAP_error``, by descending score."""
+    same_class, other_classes = {}, {}
     for video, tubes_of in gttubes.items():
         for number, tubes in tubes_of.items():
             for row in (row for tube in tubes for row in tube):
-                boxes = own if number == label else others
+                boxes = same_class if number == label else other_classes
                 boxes.setdefault((video, int(row[0])), []).append(row[1:])
-    free = {place: list(boxes) for place, boxes in own.items()}
+    free = {place: list(boxes) for place, boxes in same_class.items()}
     kinds = []
     for place, _, box in sorted(detections, key=lambda d: -d[1]):
         ious = [box_iou(gt, box, 1) for gt in free.get(place, [])]
         if ious and max(ious) >= thr:
             del free[place][int(np.argmax(ious))]
             kinds.append('right')
-        elif place in own:
+        elif place in same_class:
             kinds.append('localisation')
-        elif place in others:
-            on_other = max(box_iou(gt, box, 1) for gt in others[place]) >= thr
+        elif place in other_classes:
+            on_other = max(box_iou(gt, box, 1) for gt in other_classes[place]) >= thr
             kinds.append('classification' if on_other else 'other')
         else:
             kinds.append('time' if label in gttubes[place[0]] else 'other')
@@ -110,14 +110,14 @@ def error_kinds(detections, gttubes, label, thr):
 
 
 def tube_error_kinds(detections, gttubes, label, thr, protocol):
-    """What ``videoAP_error`` of MultiSports takes each tube for, by descending score."""
+    """Kinds of the tubes in MultiSports' ``videoAP_error``, by descending score."""
     unit = UNITS[protocol]
 
     def iou(first, second):
         return span_tube_iou(first, second, unit)
 
-    own = {video: tubes.get(label, []) for video, tubes in gttubes.items()}
-    all_right = RULES[protocol](detections, own, iou, thr)
+    true_tubes = {video: tubes.get(label, []) for video, tubes in gttubes.items()}
+    all_right = RULES[protocol](detections, true_tubes, iou, thr)
     kinds = []
     ranked = sorted(detections, key=lambda d: -d[1])
     for (video, _, tube), right in zip(ranked, all_right, strict=True):
@@ -126,7 +126,7 @@ def tube_error_kinds(detections, gttubes, label, thr, protocol):
             for other, tubes in gttubes[video].items()
             for gt in tubes
         ]
-        best, is_own, nearest = max(ious, key=lambda one: one[:2])
+        best, is_same_class, nearest = max(ious, key=lambda candidate: candidate[:2])
         if right:
             kinds.append('right')
         elif any(value >= thr and same for value, same, _ in ious):
@@ -137,7 +137,7 @@ def tube_error_kinds(detections, gttubes, label, thr, protocol):
             kinds.append('extra')
         else:
             temporal, spatial = span_overlaps(nearest, tube, unit)
-            words = [] if is_own else ['classification']
+            words = [] if is_same_class else ['classification']
             if temporal < thr**0.5 and spatial < thr**0.5:
                 words += ['time', 'localisation']
             else:
@@ -157,12 +157,12 @@ def link_tubelets(clips, linking):
     """Tubes [[(score, {frame: box})]] of clips [(begin, the same)] of one sequence."""
     current, finished = [], []
     for begin, tubelets in clips:
-        kept = []
-        for one in sorted(tubelets, key=lambda item: -item[0]):
-            rivals = [mean_iou(one[1], other[1], linking.nms_pixel) for other in kept]
-            if all(iou is None or iou <= linking.nms_iou for iou in rivals):
-                kept.append(one)
-        kept = kept[: linking.top_k]
+        candidates = []
+        for tubelet in sorted(tubelets, key=lambda tubelet: -tubelet[0]):
+            ious = [mean_iou(tubelet[1], c[1], linking.nms_pixel) for c in candidates]
+            if all(iou is None or iou <= linking.nms_iou for iou in ious):
+                candidates.append(tubelet)
+        candidates = candidates[: linking.top_k]
         for tube in list(current):
             if begin - max(tube[-1][1]) > linking.end_after:
                 current.remove(tube)
@@ -170,17 +170,17 @@ def link_tubelets(clips, linking):
         current.sort(key=lambda tube: -np.mean([score for score, _ in tube]))
         for tube in current:
             last, near = tube[-1][1], []
-            for one in kept:
-                iou, gap = mean_iou(one[1], last, linking.link_pixel), 0
+            for tubelet in candidates:
+                iou, gap = mean_iou(tubelet[1], last, linking.link_pixel), 0
                 if iou is None:
-                    gap = min(one[1]) - max(last)
-                    ends = one[1][min(one[1])], last[max(last)]
+                    gap = min(tubelet[1]) - max(last)
+                    ends = tubelet[1][min(tubelet[1])], last[max(last)]
                     iou = box_iou(*ends, linking.link_pixel)
                 if iou >= linking.link_iou and gap <= linking.end_after:
-                    near.append(one)
+                    near.append(tubelet)
             if near:
-                best = max(near, key=lambda item: item[0])
+                best = max(near, key=lambda tubelet: tubelet[0])
                 tube.append(best)
-                kept.remove(best)
-        current += [[one] for one in kept]
+                candidates.remove(best)
+        current += [[tubelet] for tubelet in candidates]
     return finished + current

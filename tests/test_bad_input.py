@@ -120,8 +120,8 @@ def test_bad_content_of_a_file(dataset, tmp_path, monkeypatch, door, content):
 def test_forms_that_are_accepted_change_nothing(dataset, tmp_path, content):
     def persons():
         return [
-            (one['img_key'], one['gt_bboxes'].tolist(), one['gt_labels'].tolist())
-            for one in KeyframeDataset(**dataset)
+            (info['img_key'], info['gt_bboxes'].tolist(), info['gt_labels'].tolist())
+            for info in KeyframeDataset(**dataset)
         ]
 
     expected = persons()

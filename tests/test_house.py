@@ -68,8 +68,8 @@ for tool, *arguments in ['train.py', config], test:
 
 from stmixer_mm.apis import ActionDetInferencer
 
-found = ActionDetInferencer(config, 'work/epoch_1.pth')('0.mp4')
-assert found['predictions'][0].keyframes
+results = ActionDetInferencer(config, 'work/epoch_1.pth')('0.mp4')
+assert results['predictions'][0].keyframes
 """
 
 

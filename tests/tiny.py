@@ -114,7 +114,7 @@ def data_sample(
 def batch(*samples):
     """Loader output: a random uint8 clip for each sample."""
     generator = torch.Generator().manual_seed(1)
-    shapes = [(3, one.get('clip_len', 2), *one.img_shape) for one in samples]
+    shapes = [(3, sample.get('clip_len', 2), *sample.img_shape) for sample in samples]
     clips = [
         torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         for shape in shapes

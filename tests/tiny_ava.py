@@ -71,13 +71,12 @@ def perfect(dataset):
     """Samples with the ground truth as detections, whatever the class."""
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
-        found = dict(
+        instances = dict(
             bboxes=torch.tensor(info['gt_bboxes']),
             scores=torch.tensor(info['gt_labels']) * 0.9,
         )
-        yield dict(
-            video_id=info['video_id'], timestamp=info['timestamp'], pred_instances=found
-        )
+        key = dict(video_id=info['video_id'], timestamp=info['timestamp'])
+        yield dict(key, pred_instances=instances)
 
 
 def evaluate(metrics, samples):

@@ -38,7 +38,7 @@ def make_parts(backbone, sizes):
 
 
 def released_state_dict(backbone, **sizes):
-    """What the release would have written for a model of ours."""
+    """State dict in the form of the release, for a model of ours."""
     state = {'stm_head.criterion.empty_weight': torch.tensor([1, 0.1])}
     for part, config in make_parts(backbone, {**SIZES, **sizes}).items():
         for name, value in MODELS.build(config).state_dict().items():

@@ -20,8 +20,8 @@ RUN_1, RUN_2, SIT = NAMES = (
 def tube(first, last, box, step=(0, 0)):
     """A tube (n, 5) whose box moves by step from frame to frame."""
     frames = np.arange(first, last + 1, dtype=np.float32)
-    moved = np.array(box) + np.arange(len(frames))[:, None] * np.tile(step, 2)
-    return np.column_stack([frames, moved]).astype(np.float32)
+    boxes = np.array(box) + np.arange(len(frames))[:, None] * np.tile(step, 2)
+    return np.column_stack([frames, boxes]).astype(np.float32)
 
 
 def truth(**changes):
@@ -79,8 +79,8 @@ def tube_config(root, layout):
     use_frames = layout == 'ucf101-24'
     if use_frames:
         folder = write_frames(root / 'rgb-images')
-        _, sampling, _, *others = pipeline
-        pipeline = [sampling, dict(type='DecodeFrameFiles'), *others]
+        _, sampling, _, *transforms = pipeline
+        pipeline = [sampling, dict(type='DecodeFrameFiles'), *transforms]
     else:
         folder = write_videos(root / 'trainval')
     dataset = dict(type='TubeDataset', ann_file=ann_file, pipeline=pipeline)

@@ -60,8 +60,8 @@ def predict(video, frame, *persons, num_labels=3):
         for label, value in actions.items():
             row[label + 1] = value
     bboxes = np.reshape([box for box, _ in persons], (-1, 4)) / SCALE
-    found = dict(bboxes=bboxes, scores=scores)
-    return dict(video_id=video, timestamp=frame, pred_instances=found)
+    instances = dict(bboxes=bboxes, scores=scores)
+    return dict(video_id=video, timestamp=frame, pred_instances=instances)
 
 
 def clips_of(length, clip_len, step, start=1):
@@ -109,14 +109,14 @@ def noisy(seed, num_labels=3):
             for label in range(num_labels)
         }
         for frame in range(1, 41):
-            found = []
+            detections = []
             for label, tube in persons:
                 for row in tube[tube[:, 0] == frame]:
                     box = (row[1:] + random.randint(-4, 5, 4)).clip(0, 99)
                     wrong = random.randint(num_labels)
                     scores = {label: random.rand(), wrong: random.rand()}
-                    found.append((box, scores))
-            samples.append(predict(name, frame, *found, num_labels=num_labels))
+                    detections.append((box, scores))
+            samples.append(predict(name, frame, *detections, num_labels=num_labels))
     labels = [f'class {number}' for number in range(num_labels)]
     return ground_truth(gttubes, labels=labels), samples
 
@@ -132,10 +132,10 @@ def untidy(seed, parts):
     ):
         tube[:, 1:] += random.randint(0, parts, 4) / parts
     for sample in samples:
-        found = sample['pred_instances']
-        shape = found['bboxes'].shape
-        bboxes = found['bboxes'] + random.randint(0, parts, shape) / parts / SCALE
-        scores = np.column_stack([found['scores'], random.rand(shape[0])]).round(1)
+        instances = sample['pred_instances']
+        shape = instances['bboxes'].shape
+        bboxes = instances['bboxes'] + random.randint(0, parts, shape) / parts / SCALE
+        scores = np.column_stack([instances['scores'], random.rand(shape[0])]).round(1)
         twice = np.arange(shape[0]).repeat(random.randint(1, 3, shape[0]))
         sample['pred_instances'] = dict(bboxes=bboxes[twice], scores=scores[twice])
     return truth, samples

@@ -35,10 +35,10 @@ def test_blame_makes_one_sentence_of_any_failure(error):
         raise error
     assert str(caught.value).startswith('a.csv is broken (')
     assert '\n' not in str(caught.value)
-    for known in (caught.value, KeyboardInterrupt()):  # needs no further sentence
-        with pytest.raises(type(known)) as again, blame('b.csv is broken', 'mend it'):
-            raise known
-        assert again.value is known
+    for failure in (caught.value, KeyboardInterrupt()):  # needs no further sentence
+        with pytest.raises(type(failure)) as again, blame('b.csv is broken', 'mend it'):
+            raise failure
+        assert again.value is failure
 
 
 def test_the_traceback_of_a_bug_is_in_a_file(capsys, monkeypatch, tmp_path):

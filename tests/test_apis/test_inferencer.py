@@ -4,6 +4,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from detections import assert_same_keyframes
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
@@ -66,15 +67,14 @@ def foretelling(of_keyframes, monkeypatch):
 
 
 def test_a_result_says_for_when_it_speaks(foretelling, video, tmp_path):
-    found = list(foretelling.stream(video, interval_s=0.4))
-    assert [round(one.time_s, 3) for one in found] == [0.8, 1.2, 1.6, 2, 2.4, 2.8]
-    assert [one.frame_index for one in found] == [8, 12, 16, 20, 24, 28]
-    assert {one.ahead_s for one in found} == {0.5}
+    keyframes = list(foretelling.stream(video, interval_s=0.4))
+    for frame_index, keyframe in zip(range(8, 32, 4), keyframes, strict=True):
+        assert keyframe.time_s == pytest.approx(frame_index / 10)
+        assert (keyframe.frame_index, keyframe.ahead_s) == (frame_index, 0.5)
     # It has not seen what comes after its clip.
     cut = frames_of(video)[: 15 + 1]
-    known = list(foretelling.stream(cut, fps=10, interval_s=0.4))
-    for one, other in zip(known, found[:4], strict=True):
-        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+    keyframes_of_cut = list(foretelling.stream(cut, fps=10, interval_s=0.4))
+    assert_same_keyframes(keyframes_of_cut, keyframes[:4])
     foretelling.detect(video, vis_file=tmp_path / 'o.mp4', interval_s=0.4)
     assert len(open_video(tmp_path / 'o.mp4')) == 25
 
@@ -87,13 +87,8 @@ def test_a_stream_gives_what_its_file_gives(kind, options, video, request):
     inferencer = request.getfixturevalue(kind)
     frames = frames_of(video)
     expected = list(inferencer.stream(video, **options))
-    found = list(inferencer.stream(frames, fps=10, **options))
-    assert len(found) == len(expected) > 0
-    for one, other in zip(found, expected, strict=True):
-        assert (one.frame_index, one.ids) == (other.frame_index, other.ids)
-        assert one.time_s == pytest.approx(other.time_s)
-        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
-        np.testing.assert_allclose(one.person_scores, other.person_scores, 1e-4)
+    keyframes = list(inferencer.stream(frames, fps=10, **options))
+    assert_same_keyframes(keyframes, expected)
 
 
 def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
@@ -102,11 +97,11 @@ def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
     frames = frames_of(video)
     breaks = [*frames[:15], frames[0, :40]]
     sources = [folder / 'list.txt', breaks, frames.astype(float)]
-    found = of_keyframes(sources, fps=10, batch_size=4)['predictions']
-    assert [len(one.keyframes) for one in found] == [0, 0, 3, 2, 0]
+    predictions = of_keyframes(sources, fps=10, batch_size=4)['predictions']
+    assert [len(prediction.keyframes) for prediction in predictions] == [0, 0, 3, 2, 0]
     names = ['gone.mp4', 'bad.mp4', 'None', 'frame 15', 'frame 0']
-    for one, name in zip(found, names, strict=True):
-        assert name in str(one.error) and '\n' not in str(one.error)
+    for prediction, name in zip(predictions, names, strict=True):
+        assert name in str(prediction.error) and '\n' not in str(prediction.error)
     with pytest.raises(UserError, match=r'gone\.mp4'):
         of_keyframes('gone.mp4')
 
@@ -120,31 +115,32 @@ def test_files_are_written(of_keyframes, video, folder, tmp_path):
     pictures = np.array([frames_of(path) for path in drawn], int)
     assert np.abs(np.subtract(*pictures)).mean() < 1
     written = json.loads((tmp_path / 'all.json').read_text())
-    for one, name in zip(written, ('new', 'frames', 'gone'), strict=True):
+    for record, name in zip(written, ('new', 'frames', 'gone'), strict=True):
         path = tmp_path / 'out' / 'preds' / f'{name}.json'
-        assert json.loads(path.read_text()) == one
+        assert json.loads(path.read_text()) == record
 
 
 def test_persons_seen_twice_are_left_out(of_keyframes, video, monkeypatch):
     bboxes = torch.rand(30, 4, dtype=float) / 2
     bboxes[:, 2:] += bboxes[:, :2]
     scores = torch.rand(30)
-    found = dict(bboxes=bboxes, person_scores=scores, scores=torch.zeros(30, 3))
+    detections = dict(bboxes=bboxes, person_scores=scores, scores=torch.zeros(30, 3))
 
     def test_step(batch):
         for sample in batch['data_samples']:
-            sample.pred_instances = InstanceData(**found)
+            sample.pred_instances = InstanceData(**detections)
         return batch['data_samples']
 
     monkeypatch.setattr(of_keyframes.model, 'test_step', test_step)
     ious = bbox_overlaps(bboxes, bboxes)
     for threshold in (0.3, 1):
-        kept = []
+        survivors = []
         for index in scores.argsort(descending=True):
-            if (ious[index, kept] <= threshold).all():
-                kept.append(int(index))
-        (one,) = of_keyframes.stream(video, nms_thr=threshold, end=0.5)
-        np.testing.assert_allclose(one.person_scores, scores[sorted(kept)], 1e-6)
+            if (ious[index, survivors] <= threshold).all():
+                survivors.append(int(index))
+        (keyframe,) = of_keyframes.stream(video, nms_thr=threshold, end=0.5)
+        expected = scores[sorted(survivors)]
+        np.testing.assert_allclose(keyframe.person_scores, expected, 1e-6)
 
 
 def test_the_python_of_the_readme_runs(folder, video, monkeypatch, tmp_path):
@@ -161,9 +157,9 @@ def test_no_output_replaces_an_input(of_keyframes, video, tmp_path):
     link.hardlink_to(copy)
     folder.mkdir()
     (folder / 'a.mp4').symlink_to(copy)
-    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
+    contents = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
     files = copy, link, of_keyframes.model.cfg.filename
     for output in *(dict(pred_out_file=file) for file in files), dict(out_dir=tmp_path):
         with pytest.raises(UserError):
             of_keyframes(str(copy), **output)
-    assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == contents

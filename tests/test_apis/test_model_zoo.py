@@ -28,7 +28,7 @@ pytest.importorskip('gdown')
 
 @pytest.fixture
 def drive(monkeypatch, tmp_path):
-    """What a download gives (``data``), and how often it was asked for (``calls``)."""
+    """Content of a download (``data``), and its requests (``calls``)."""
     drive = SimpleNamespace(data=b'', calls=0)
 
     def download(url, file, **options):
@@ -107,7 +107,7 @@ def test_the_models_of_the_release_fit_their_own_parts():
     for model in models:
         named = model_zoo.Config.fromfile(model.config).model
         parts = {part: named[part] for part in ('backbone', 'neck', 'decoder')}
-        fitting = [each.name for each in list_fitting(parts)]
+        fitting = [candidate.name for candidate in list_fitting(parts)]
         assert model.name in fitting and len(fitting) == 1 + ('vit' in model.name)
 
 
@@ -126,8 +126,8 @@ def test_a_checkpoint_has_its_config_in_it(tmp_path):
         )
     )
     path = save(tmp_path / 'x.pth', cfg.pretty_text)
-    found, weights = resolve_model(path, None)
-    assert found.model == cfg.model and weights == path
+    config, weights = resolve_model(path, None)
+    assert config.model == cfg.model and weights == path
     assert resolve_model('x.py', path) == ('x.py', path)
 
 

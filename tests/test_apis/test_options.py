@@ -50,19 +50,19 @@ def run(monkeypatch):
 
 
 def test_arguments_are_those_of_the_command_line(run):
-    given = run('c.py', 'a', 'b', '--out', 'o')
+    arguments = run('c.py', 'a', 'b', '--out', 'o')
     defaults = dict(split='train', shape=None, label_file=None, force=False)
-    rest = dict(out='o', cfg_options=None, detection=dict(end=None))
-    assert given == dict(config=Path('c.py'), files=['a', 'b'], **defaults, **rest)
-    given = run(
+    options = dict(out='o', cfg_options=None, detection=dict(end=None))
+    assert arguments == dict(config=Path('c.py'), files=['a', 'b']) | defaults | options
+    arguments = run(
         *('c.py', 'a', '--out', 'o', '--shape', '1', '2', '3', '--label-map', 'm'),
         *('--force', '--end', '2.5', '--split', 'val'),
         *('--cfg-options', 'a=1', 'b.c=[x,2]'),
     )
-    rest |= dict(detection=dict(end=2.5), cfg_options={'a': 1, 'b.c': ['x', 2]})
-    assert given == dict(
+    options |= dict(detection=dict(end=2.5), cfg_options={'a': 1, 'b.c': ['x', 2]})
+    assert arguments == dict(
         config=Path('c.py'), files=['a'], split='val', shape=[1, 2, 3], label_file='m'
-    ) | dict(force=True, **rest)
+    ) | dict(force=True, **options)
 
 
 def test_help_is_that_of_the_docstrings(run, capsys):

@@ -16,7 +16,7 @@ def keyframe(frame, boxes, label='walk', ids=None):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is drawn on each frame, as (boxes, actions, colors)."""
+    """Drawings on each frame, as (boxes, actions, colors)."""
     calls = []
 
     def record(frame, bboxes, actions, *, ids, masks=None):
@@ -70,16 +70,17 @@ def test_persons_with_ids_keep_them(shown):
 @pytest.mark.parametrize('suffix', rendering.VIDEOS)
 def test_rendered_video_keeps_frames_rate_and_size(tmp_path, suffix):
     video = write_video(tmp_path / 'a.mp4', frames=12, fps=12.5, size=(96, 64))
-    found = keyframe(0, [[20, 10, 60, 60]])
+    detections = keyframe(0, [[20, 10, 60, 60]])
+    persons = detections.bboxes, detections.actions
     out = tmp_path / f'out{suffix}'
-    render_video(video, [found], out)
-    before, after = open_video(video), open_video(out)
-    assert len(after) == len(before)
-    np.testing.assert_allclose(after.times, before.times, atol=1e-3)
-    inds = range(len(before))
-    pairs = zip(before.get_batch(inds), after.get_batch(inds), strict=True)
+    render_video(video, [detections], out)
+    source, rendered = open_video(video), open_video(out)
+    assert len(rendered) == len(source)
+    np.testing.assert_allclose(rendered.times, source.times, atol=1e-3)
+    inds = range(len(source))
+    pairs = zip(source.get_batch(inds), rendered.get_batch(inds), strict=True)
     for original, picture in pairs:
-        drawn = draw_detections(original, found.bboxes, found.actions, ids=[0])
+        drawn = draw_detections(original, *persons, ids=[0])
         assert np.abs(picture.astype(int) - drawn).mean() < 12
         assert np.abs(picture.astype(int) - original).mean() > 12
     assert len(list(tmp_path.iterdir())) == 2

@@ -41,8 +41,8 @@ CORNERS = [[2, 4, 10, 20], [20, 10, 40, 30]]
 MASKED = keyframe(1.0, 10, CORNERS, [[WALK], [WAVE]], masks=[*map(encode, DRAWN)])
 
 
-def video(keyframes, source='a,b.mp4', **given):
-    return VideoDetections(source=source, keyframes=keyframes, **SIZE, **given)
+def video(keyframes, source='a,b.mp4', **fields):
+    return VideoDetections(source=source, keyframes=keyframes, **SIZE, **fields)
 
 
 VIDEOS = dict(
@@ -54,7 +54,7 @@ VIDEOS = dict(
         damage_reasons=['frame 10 cannot be decoded'],
     ),
     broken=VideoDetections(source='gone.mp4', error='It is gone.'),
-    ahead=video([replace(one, ahead_s=0.5) for one in FOUND], tubes=[]),
+    ahead=video([replace(keyframe, ahead_s=0.5) for keyframe in FOUND], tubes=[]),
     masked=video([MASKED]),
 )
 
@@ -85,16 +85,16 @@ def test_json_of_version_1():
     )
 
 
-@pytest.mark.parametrize('found', VIDEOS.values(), ids=VIDEOS)
-def test_records_json_and_parquet_are_the_same(found, tmp_path):
-    found.save(tmp_path / 'a.json')
-    assert VideoDetections.load(tmp_path / 'a.json') == found
+@pytest.mark.parametrize('detections', VIDEOS.values(), ids=VIDEOS)
+def test_records_json_and_parquet_are_the_same(detections, tmp_path):
+    detections.save(tmp_path / 'a.json')
+    assert VideoDetections.load(tmp_path / 'a.json') == detections
     content = json.loads((tmp_path / 'a.json').read_text())
     assert VideoDetections.from_dict(content).to_dict() == content
     parquet = pytest.importorskip('pyarrow.parquet')
-    found.save(tmp_path / 'a.parquet')
+    detections.save(tmp_path / 'a.parquet')
     (row,) = parquet.read_table(tmp_path / 'a.parquet').to_pylist()
-    assert without_nulls(row) == found.to_dict()
+    assert without_nulls(row) == detections.to_dict()
 
 
 def test_the_schema_is_that_of_the_records():
@@ -102,11 +102,11 @@ def test_the_schema_is_that_of_the_records():
     schema = json.loads((ROOT / 'docs' / 'detections.schema.json').read_text())
     assert schema == detections_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    for found in VIDEOS.values():
-        content = json.loads(json.dumps(found.to_dict()))
+    for detections in VIDEOS.values():
+        content = json.loads(json.dumps(detections.to_dict()))
         jsonschema.validate(content, schema)
-        for one in content['keyframes']:
-            for person in one['persons']:
+        for record in content['keyframes']:
+            for person in record['persons']:
                 person['bbox'].append(0)
                 with pytest.raises(jsonschema.ValidationError):
                     jsonschema.validate(content, schema)
@@ -130,7 +130,9 @@ def test_an_action_has_an_entry_for_each_stretch_of_keyframes():
         ]
     )
     assert (tube.first_frame, tube.last_frame) == (0, 25)
-    assert [(one.action, one.first_frame, one.last_frame) for one in tube.actions] == [
+    assert [
+        (span.action, span.first_frame, span.last_frame) for span in tube.actions
+    ] == [
         *(('sit', 0, 5), ('sit', 15, 15), ('sit', 25, 25)),
         *(('wave', 5, 5), ('stand', 10, 10)),
     ]
@@ -162,10 +164,10 @@ def test_table_has_a_row_per_person_and_action(tmp_path):
 def test_no_result_replaces_its_source_or_goes_nowhere(tmp_path):
     source = tmp_path / 'a.mp4'
     source.write_bytes(b'frames')
-    found = video([], source=str(source))
+    detections = video([], source=str(source))
     for path in (source, tmp_path / 'nowhere' / 'a.json'):
         with pytest.raises(UserError):
-            found.save(path, 'json')
+            detections.save(path, 'json')
     assert source.read_bytes() == b'frames'
 
 
@@ -173,10 +175,10 @@ def test_ava_s_csv_is_read_back(tmp_path):
     random = np.random.RandomState(0)
     bboxes = np.sort(random.uniform(0, 1, (4, 2, 2)), axis=1).reshape(-1, 4)
     actions = [top_actions(random.uniform(0, 1, 4), None, 0.3) for _ in bboxes]
-    one = keyframe(2.5, 25, bboxes * (48, 32, 48, 32), [[]] * 4)
-    for person, done in zip(one.persons, actions, strict=True):
+    record = keyframe(2.5, 25, bboxes * (48, 32, 48, 32), [[]] * 4)
+    for person, done in zip(record.persons, actions, strict=True):
         person.actions = done
-    video([one], 'clip.mp4').save(tmp_path / 'a.csv', 'ava')
+    video([record], 'clip.mp4').save(tmp_path / 'a.csv', 'ava')
     keyframes, table = read_rows(str(tmp_path / 'a.csv'))
     expected = [
         (*bbox, done.label, done.score)

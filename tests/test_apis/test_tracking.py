@@ -15,25 +15,27 @@ def box(x, y=50.0, scale=1.0):
 
 
 def test_several_keyframes_at_one_time_and_times_that_start_again():
-    tracker, one = QueryTracker(), box(20)[None]
+    tracker, bboxes = QueryTracker(), box(20)[None]
     times = (3.0, 3.0, 3.5, 0.0, 0.5)
-    ids = [tracker.extend(time, one, None, None).item() for time in times]
+    ids = [tracker.extend(time, bboxes, None, None).item() for time in times]
     assert ids == [0, 0, 0, 1, 1]
 
 
 def scene(rng, persons=3, keyframes=12):
-    """Boxes, times and looks of persons who come, go and move at random."""
+    """Times, boxes and embeddings of persons who come, go and move at random."""
     place, speed = rng.uniform(0, 150, (persons, 2)), rng.normal(0, 15, (persons, 2))
-    looks = rng.normal(size=(persons, 4))
+    embeddings = rng.normal(size=(persons, 4))
     time = 0.0
     for _ in range(keyframes):
         time += rng.choice([0.3, 0.5, 1.0])
         place = place + speed * 0.5 + rng.normal(0, 2, place.shape)
-        seen = rng.permutation(persons)[: rng.choice([0, 2, 3, 3])]
-        scales = rng.uniform(0.9, 1.1, len(seen))
-        bboxes = [box(*place[i], scale) for i, scale in zip(seen, scales, strict=True)]
-        noise = rng.normal(0, 0.3, (len(seen), 4))
-        yield time, np.reshape(bboxes, (-1, 4)), looks[seen] + noise
+        visible = rng.permutation(persons)[: rng.choice([0, 2, 3, 3])]
+        scales = rng.uniform(0.9, 1.1, len(visible))
+        bboxes = [
+            box(*place[i], scale) for i, scale in zip(visible, scales, strict=True)
+        ]
+        noise = rng.normal(0, 0.3, (len(visible), 4))
+        yield time, np.reshape(bboxes, (-1, 4)), embeddings[visible] + noise
 
 
 def literal(keyframes):
@@ -43,55 +45,59 @@ def literal(keyframes):
         def area(x1, y1, x2, y2):
             return max(x2 - x1, 0) * max(y2 - y1, 0)
 
-        both = area(*np.maximum(a[:2], b[:2]), *np.minimum(a[2:], b[2:]))
-        union = area(*a) + area(*b) - both
+        intersection = area(*np.maximum(a[:2], b[:2]), *np.minimum(a[2:], b[2:]))
+        union = area(*a) + area(*b) - intersection
         hull = area(*np.minimum(a[:2], b[:2]), *np.maximum(a[2:], b[2:]))
-        return both / union - (hull - union) / hull
+        return intersection / union - (hull - union) / hull
 
     def cosine(a, b):
         return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
-    known, ids, fresh = {}, [], 0
-    for time, bboxes, looks in keyframes:
-        known = {i: one for i, one in known.items() if time - one['time'] <= 2 + 1e-6}
+    tracks, ids, next_id = {}, [], 0
+    for time, bboxes, embeddings in keyframes:
+        tracks = {
+            i: track for i, track in tracks.items() if time - track['time'] <= 2 + 1e-6
+        }
         best, chosen = -np.inf, {}
-        # Each known person has one of the boxes or nobody's.
-        slots = [*range(len(bboxes)), *[None] * len(known)]
-        for given in set(permutations(slots, len(known))):
+        # Each track has one of the boxes or none.
+        slots = [*range(len(bboxes)), *[None] * len(tracks)]
+        for assignment in set(permutations(slots, len(tracks))):
             total, pairs = 0.0, {}
-            for (i, one), new in zip(known.items(), given, strict=True):
-                if new is None:
+            for (i, track), row in zip(tracks.items(), assignment, strict=True):
+                if row is None:
                     continue
-                passed = time - one['time']
-                expected = one['bbox'] + np.tile(one['speed'] * passed, 2)
-                near = [giou(x, bboxes[new]) for x in (one['bbox'], expected)]
+                passed = time - track['time']
+                expected = track['bbox'] + np.tile(track['speed'] * passed, 2)
+                near = [giou(x, bboxes[row]) for x in (track['bbox'], expected)]
                 if max(near) < -0.5:
                     break
-                pairs[new] = i
-                total += 1e3 + sum(near) / 2 + cosine(one['look'], looks[new])
-                total += min(one['times'], 5) / 5 - 0.5 * passed
+                pairs[row] = i
+                total += 1e3 + sum(near) / 2
+                total += cosine(track['embedding'], embeddings[row])
+                total += min(track['times'], 5) / 5 - 0.5 * passed
             else:
                 if total > best:
                     best, chosen = total, pairs
-        now = [None] * len(bboxes)
-        for new, i in chosen.items():
-            one, now[new] = known[i], i
-            moved = (bboxes[new] - one['bbox']).reshape(2, 2).mean(0)
-            speed = moved / (time - one['time'])
-            mean = speed if one['times'] == 1 else (one['speed'] + speed) / 2
-            unit = looks[new] / np.linalg.norm(looks[new])
-            look = one['look'] + unit
-            known[i] = dict(
-                bbox=bboxes[new], time=time, speed=mean, times=one['times'] + 1
-            ) | dict(look=look / np.linalg.norm(look))
-        for new in sorted(range(len(bboxes)), key=lambda j: tuple(bboxes[j])):
-            if now[new] is None:
-                now[new], look = fresh, looks[new] / np.linalg.norm(looks[new])
-                known[fresh] = dict(
-                    bbox=bboxes[new], time=time, speed=np.zeros(2), look=look, times=1
-                )
-                fresh += 1
-        ids.append(now)
+        row_ids = [None] * len(bboxes)
+        for row, i in chosen.items():
+            track, row_ids[row] = tracks[i], i
+            shift = (bboxes[row] - track['bbox']).reshape(2, 2).mean(0)
+            speed = shift / (time - track['time'])
+            mean = speed if track['times'] == 1 else (track['speed'] + speed) / 2
+            unit = embeddings[row] / np.linalg.norm(embeddings[row])
+            embedding = track['embedding'] + unit
+            tracks[i] = dict(
+                bbox=bboxes[row], time=time, speed=mean, times=track['times'] + 1
+            ) | dict(embedding=embedding / np.linalg.norm(embedding))
+        for row in sorted(range(len(bboxes)), key=lambda j: tuple(bboxes[j])):
+            if row_ids[row] is None:
+                row_ids[row] = next_id
+                unit = embeddings[row] / np.linalg.norm(embeddings[row])
+                tracks[next_id] = dict(
+                    bbox=bboxes[row], time=time, speed=np.zeros(2), times=1
+                ) | dict(embedding=unit)
+                next_id += 1
+        ids.append(row_ids)
     return ids
 
 
@@ -101,10 +107,10 @@ def test_ids_are_those_of_the_literal_rule_in_any_order_of_the_boxes(seed):
     keyframes = [*scene(rng)]
     tracker, shuffled = QueryTracker(), QueryTracker()
     ids = []
-    for time, bboxes, looks in keyframes:
-        ids.append(tracker.extend(time, bboxes, None, looks).tolist())
+    for time, bboxes, embeddings in keyframes:
+        ids.append(tracker.extend(time, bboxes, None, embeddings).tolist())
         order = rng.permutation(len(bboxes))
-        others = shuffled.extend(time, bboxes[order], None, looks[order])
-        assert others.tolist() == [ids[-1][one] for one in order]
+        shuffled_ids = shuffled.extend(time, bboxes[order], None, embeddings[order])
+        assert shuffled_ids.tolist() == [ids[-1][row] for row in order]
     assert ids == literal(keyframes)
     assert max(map(max, filter(None, ids))) > 0

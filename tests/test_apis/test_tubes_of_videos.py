@@ -1,4 +1,4 @@
-from itertools import count, islice
+from itertools import chain, count, islice
 from weakref import ref
 
 import numpy as np
@@ -50,17 +50,17 @@ class Oracle(nn.Module):
             first = round(sample.timestamp * 10) - sample.frame_index
             frames = sample.frame_inds + first
             self.clips.append(frames.tolist())
-            found = [self.find(frames, *person) for person in self.persons]
-            found = [one for one in found if (one[1] > 0.5).any()]
-            self.random.shuffle(found)
-            columns = zip(*found, strict=True) if found else [[]] * 3
+            tubelets = [self.find(frames, *person) for person in self.persons]
+            tubelets = [tubelet for tubelet in tubelets if (tubelet[1] > 0.5).any()]
+            self.random.shuffle(tubelets)
+            columns = zip(*tubelets, strict=True) if tubelets else [[]] * 3
             shapes = (-1, len(frames), 4), (-1, len(frames)), (-1, 3)
             bboxes, person_scores, scores = map(np.reshape, columns, shapes)
             sample.pred_instances = InstanceData(
                 bboxes=torch.tensor(bboxes / SIZE),
                 person_scores=torch.tensor(person_scores),
                 scores=torch.tensor(scores),
-                tubelet_scores=torch.full((len(found),), 0.9),
+                tubelet_scores=torch.full((len(tubelets),), 0.9),
             )
         return batch['data_samples']
 
@@ -95,15 +95,16 @@ WALKER = 0, 99, (4, 5, 24, 50), (0.5, 0.1)
 )
 def test_every_frame_has_the_true_box(video, clip_len, frame_interval, part, frames):
     model = Oracle(WALKER, clip_len=clip_len, frame_interval=frame_interval)
-    found = list(detect_video(model, video, **part))
-    assert [one.frame_index for one in found] == list(frames)
-    np.testing.assert_allclose([one.time_s for one in found], np.array(frames) / 10)
-    assert {tuple(one.ids) for one in found} == {(found[0].ids[0],)}
+    keyframes = list(detect_video(model, video, **part))
+    assert [keyframe.frame_index for keyframe in keyframes] == list(frames)
+    times = [keyframe.time_s for keyframe in keyframes]
+    np.testing.assert_allclose(times, np.array(frames) / 10)
+    assert {tuple(keyframe.ids) for keyframe in keyframes} == {(keyframes[0].ids[0],)}
     bboxes = [true_box(frame, *WALKER[2:]) for frame in frames]
-    np.testing.assert_allclose([one.bboxes[0] for one in found], bboxes, atol=1e-9)
-    for one in found:
-        assert [label for label, _ in one.actions[0]] == ['walk']
-        assert one.actions[0][0][1] == pytest.approx(0.6)
+    for keyframe, bbox in zip(keyframes, bboxes, strict=True):
+        np.testing.assert_allclose(keyframe.bboxes[0], bbox, atol=1e-9)
+        assert [label for label, _ in keyframe.actions[0]] == ['walk']
+        assert keyframe.actions[0][0][1] == pytest.approx(0.6)
     assert all(clip[0] >= 0 and clip[-1] < 41 for clip in model.clips)
 
 
@@ -113,15 +114,17 @@ def test_persons_who_come_go_and_cross_keep_their_ids(video):
         (0, 99, (62, 5, 82, 60), (-1.5, 0)),
         (11, 22, (30, 40, 40, 62), (-0.2, 0)),
     ]
-    found = list(detect_video(Oracle(*persons, clip_len=4, frame_interval=1), video))
-    seen = {}
-    for one in found:
-        for number, bbox in zip(one.ids, one.bboxes, strict=True):
-            seen.setdefault(number, {})[one.frame_index] = bbox
-    assert len(seen) == 3
-    for frames in seen.values():
+    model = Oracle(*persons, clip_len=4, frame_interval=1)
+    keyframes = list(detect_video(model, video))
+    tracks = {}
+    for keyframe in keyframes:
+        for number, bbox in zip(keyframe.ids, keyframe.bboxes, strict=True):
+            tracks.setdefault(number, {})[keyframe.frame_index] = bbox
+    assert len(tracks) == 3
+    for frames in tracks.values():
         first, last, *motion = min(
-            persons, key=lambda one: abs(frames[12] - true_box(12, *one[2:])).sum()
+            persons,
+            key=lambda person: abs(frames[12] - true_box(12, *person[2:])).sum(),
         )
         assert [*frames] == list(range(first, min(last, 40) + 1))
         for frame, bbox in frames.items():
@@ -133,9 +136,10 @@ def test_a_video_shorter_than_a_clip(tmp_path):
     clip = dict(clip_len=5, frame_interval=2)
     with pytest.raises(UserError, match='fewer than the 9'):
         detect_video(Oracle(WALKER, **clip), video)
-    found = list(detect_video(Oracle(WALKER, allow_short=True, **clip), video))
+    keyframes = list(detect_video(Oracle(WALKER, allow_short=True, **clip), video))
     bboxes = [true_box(frame, *WALKER[2:]) for frame in range(5)]
-    np.testing.assert_allclose([one.bboxes[0] for one in found], bboxes, atol=1e-9)
+    for keyframe, bbox in zip(keyframes, bboxes, strict=True):
+        np.testing.assert_allclose(keyframe.bboxes[0], bbox, atol=1e-9)
 
 
 def test_clips_that_reach_into_damage_are_left_out(video, monkeypatch):
@@ -150,12 +154,13 @@ def test_clips_that_reach_into_damage_are_left_out(video, monkeypatch):
     model = Oracle(WALKER, clip_len=4, frame_interval=1)
     with pytest.raises(UserError, match='frame 20'):
         list(detect_video(model, video))
-    told = []
-    found = list(detect_video(model, video, on_damage=told.append))
-    frames = [one.frame_index for one in found]
+    errors = []
+    keyframes = list(detect_video(model, video, on_damage=errors.append))
+    frames = [keyframe.frame_index for keyframe in keyframes]
     assert frames == [*range(20), *range(22, 41)]
-    assert {error.stretch for error in told} == {(2.0, 2.1)}
-    assert {number for one in found for number in one.ids} == {*found[0].ids}
+    assert {error.stretch for error in errors} == {(2.0, 2.1)}
+    ids = [keyframe.ids for keyframe in keyframes]
+    assert {*ids[0]} == {*chain(*ids)}
 
 
 def clip(frames, bboxes, person_scores, actions):
@@ -175,35 +180,35 @@ def test_what_several_tubelets_say_is_weighted_by_their_person_scores():
     first = [0, 2], [[10, 12], [50, 50]], [[0.9, 0.6], [0.2, 0.8]], [[0, 0.9], [0, 0]]
     clips = [clip(*first), clip([2, 4], [[18, 20]], [[0.9, 0.3]], [[0, 0.4]])]
     frames = list(join_tubelets(clips, Linker(), presence=0.5))
-    found = [(one.frame, one.ids.tolist(), one.bboxes[:, 2].tolist()) for one in frames]
-    assert found == [
+    rows = [(f.frame, f.ids.tolist(), f.bboxes[:, 2].tolist()) for f in frames]
+    assert rows == [
         (0, [7], [10]),
         (1, [5, 7], [50, 11]),
         (2, [5, 7], [50, pytest.approx((0.6 * 12 + 0.9 * 18) / 1.5)]),
         (3, [7], [19]),
         (4, [], []),
     ]
-    actions = [one.action_scores[one.ids == 7, 1].tolist() for one in frames]
+    actions = [frame.action_scores[frame.ids == 7, 1].tolist() for frame in frames]
     assert actions[2] == [pytest.approx((0.6 * 0.9 + 0.9 * 0.4) / 1.5)]
     # Of three frames, an end counts a quarter as much as the middle, and each end alike.
     late = clip([1, 2, 3], [[18, 18, 18]], [[0.9] * 3], [[0, 0.4]])
     frames = join_tubelets([clips[0], late], Linker(), presence=0.5, overlap='hann')
     weights = np.array([0.25 * 0.6, 0.9])
-    (x2,) = next(one for one in frames if one.frame == 2).bboxes[1:, 2]
+    (x2,) = next(frame for frame in frames if frame.frame == 2).bboxes[1:, 2]
     assert x2 == pytest.approx(weights @ [12, 18] / weights.sum())
 
 
 def test_clips_are_forgotten_when_their_frames_are_final():
-    given = []
+    references = []
 
     class Linker:
         def extend(self, frames, bboxes, scores):
             ids = np.array([1])
-            given.append(ref(ids))
+            references.append(ref(ids))
             return ids
 
     frames = (np.arange(8) + 4 * index for index in count())
-    clips = (clip(one, [one], [[0.9] * 8], [[0, 0.5]]) for one in frames)
-    for one in islice(join_tubelets(clips, Linker(), presence=0.5), 200):
-        assert len(given) == one.frame // 4 + 1  # no later clip covers it
-        assert sum(ids() is not None for ids in given) <= 3
+    clips = (clip(inds, [inds], [[0.9] * 8], [[0, 0.5]]) for inds in frames)
+    for frame in islice(join_tubelets(clips, Linker(), presence=0.5), 200):
+        assert len(references) == frame.frame // 4 + 1  # no later clip covers it
+        assert sum(ids() is not None for ids in references) <= 3

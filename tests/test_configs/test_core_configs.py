@@ -40,6 +40,6 @@ def test_a_config_anywhere_may_build_on_one(tmp_path):
 def test_experiments_are_linked_in_the_docs():
     text = (CONFIGS.parent / 'docs/mixing.md').read_text()
     paths = experiments(ALL)
-    missing = [each for each in paths if f'/experiments/{each.name})' not in text]
+    missing = [path for path in paths if f'/experiments/{path.name})' not in text]
     missing += [name for name in EXCHANGES if f'`{name}`' not in text]
     assert not missing

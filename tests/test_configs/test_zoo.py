@@ -114,7 +114,7 @@ def test_each_frame_is_in_two_clips_of_a_test(path):
 
 def test_the_metafile_lists_the_zoo():
     metafile = yaml.safe_load((CONFIGS / 'stmixer/metafile.yml').read_text())
-    zoo = [f'configs/stmixer/{one.name}' for one in CONFIGS.glob('stmixer/*rgb*.py')]
+    zoo = [f'configs/stmixer/{path.name}' for path in CONFIGS.glob('stmixer/*rgb*.py')]
     assert sorted(model['Config'] for model in metafile['Models']) == sorted(zoo)
     for model in metafile['Models']:
         assert model['Config'] == f'configs/stmixer/{model["Name"]}.py'

@@ -15,16 +15,16 @@ del SAMPLES[-1]  # a sampler repeats one, so that each rank has as many
 
 
 def evaluate(samples):
-    found = []
+    values = []
     for metric_type in (TubeFrameMAPMetric, VideoMAPMetric):
         metric = build(metric_type, TRUTH)
         metric.process(None, samples)
-        found.append(metric.evaluate(len(SAMPLES)))
-    return found
+        values.append(metric.evaluate(len(SAMPLES)))
+    return values
 
 
-def run_rank(rank, meeting, here, log_file, queue):
-    os.chdir(here)
+def run_rank(rank, meeting, folder, log_file, queue):
+    os.chdir(folder)
     torch.set_num_threads(1)  # threads of the parent are not here
     dist.init_process_group(
         'gloo', init_method=f'file://{meeting}', rank=rank, world_size=2
@@ -38,15 +38,15 @@ def run_rank(rank, meeting, here, log_file, queue):
 
 
 def test_two_ranks_equal_one_and_leave_nothing(tmp_path):
-    here, work = tmp_path / 'here', tmp_path / 'work'
-    here.mkdir()
+    folder, work = tmp_path / 'here', tmp_path / 'work'
+    folder.mkdir()
     work.mkdir()
     context = mp.get_context('fork')  # a rank need not import everything again
     queue = context.SimpleQueue()
-    arguments = (tmp_path / 'meeting', here, str(work / 'a.log'), queue)
+    arguments = (tmp_path / 'meeting', folder, str(work / 'a.log'), queue)
     mp.start_processes(run_rank, arguments, nprocs=2, start_method='fork')
     expected = evaluate(SAMPLES)
     assert [queue.get(), queue.get()] == [expected, expected]
     assert 0 < expected[0]['frame_mAP/overall@0.5'] < 1
     assert [path.name for path in work.iterdir()] == ['a.log']
-    assert not list(here.iterdir())
+    assert not list(folder.iterdir())

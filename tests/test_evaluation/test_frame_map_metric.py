@@ -18,8 +18,8 @@ def label_map(write_text):
 
 def predict(video_id, timestamp, bboxes, scores):
     """A sample as a model gives it, in 32 bits."""
-    found = dict(bboxes=np.float32(bboxes), scores=np.float32(scores))
-    return dict(video_id=video_id, timestamp=timestamp, pred_instances=found)
+    instances = dict(bboxes=np.float32(bboxes), scores=np.float32(scores))
+    return dict(video_id=video_id, timestamp=timestamp, pred_instances=instances)
 
 
 LEFT, RIGHT, THIN = [0, 0, 0.4, 1], [0.6, 0, 1, 1], [0, 0, 0.4, 0.6]
@@ -82,7 +82,7 @@ def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall)
 
 def test_keyframes_in_which_detections_count(write_text, label_map):
     ann_file = write_text('ann.csv', 'v,1,0,0,0.4,1,1,0', 'v,2,0,0,0.4,1,2,0')
-    known = write_text('known.csv', 'v,0003')
+    key_file = write_text('known.csv', 'v,0003')
     samples = [
         predict('v', 1, [LEFT], [[0, 0.8, 0]]),
         predict('v', 2, [LEFT], [[0, 0.9, 0]]),  # of an action that is not evaluated
@@ -92,11 +92,11 @@ def test_keyframes_in_which_detections_count(write_text, label_map):
     for arguments, wrong in (
         (dict(), 3),
         (dict(own_videos=True), 2),
-        (dict(exclude_file=known), 2),
+        (dict(exclude_file=key_file), 2),
         (dict(protocol='ava2020'), 1),
-        (dict(protocol='ava2020', empty_keyframes_file=known), 2),
+        (dict(protocol='ava2020', empty_keyframes_file=key_file), 2),
         (dict(protocol='mmaction2'), 0),
-        (dict(protocol='mmaction2', empty_keyframes_file=known), 1),
+        (dict(protocol='mmaction2', empty_keyframes_file=key_file), 1),
     ):
         metric = FrameMAPMetric(ann_file, label_map(sit=1), num_classes=3, **arguments)
         assert score(metric, samples)['mAP/overall'] == 1 / (1 + wrong)
@@ -112,16 +112,16 @@ def test_the_host_counts_excluded_truth_as_missed(write_text, label_map, monkeyp
     assert score(metric, samples)['mAP/overall'] == 1
     in_turn = SimpleNamespace(map=lambda call, items: [*map(call, items)])
     monkeypatch.setattr(ava_utils.multiprocessing, 'Pool', lambda number: in_turn)
-    found = write_text('found.csv', *csv_lines(samples))
-    host = ava_utils.ava_eval(found, 'mAP', names, ann_file, excluded)
+    det_file = write_text('found.csv', *csv_lines(samples))
+    host = ava_utils.ava_eval(det_file, 'mAP', names, ann_file, excluded)
     assert host['overall'] == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize('of_left', [0, 2])
 def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
     ann_file = write_text('ann.csv', f'v,1,0,0,0.5,1,1,{of_left}', 'v,1,0.5,0,1,1,1,1')
-    both = [0.25, 0, 0.75, 1]  # overlaps either by a third
-    sample = predict('v', 1, [both, [0, 0, 0.5, 1]], [[0, 0.9], [0, 0.8]])
+    middle = [0.25, 0, 0.75, 1]  # overlaps either by a third
+    sample = predict('v', 1, [middle, [0, 0, 0.5, 1]], [[0, 0.9], [0, 0.8]])
     metric = FrameMAPMetric(ann_file, num_classes=2, iou_thrs=(0.3,))
     # The second is right where the first has claimed the other person.
     assert score(metric, [sample])['mAP/class 1'] == (1 / 2 if of_left else 1)
@@ -129,12 +129,12 @@ def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
 
 def without_empty_boxes(*fields):
     """Boxes y1, x1, y2, x2, labels and scores of a keyframe, as AVA's evaluator."""
-    kept = [
+    rows = [
         number
         for number, (y1, x1, y2, x2) in enumerate(fields[0])
         if y1 < y2 and x1 < x2
     ]
-    return [[field[number] for number in kept] for field in fields]
+    return [[field[number] for number in rows] for field in fields]
 
 
 def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limit):
@@ -149,10 +149,10 @@ def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limi
     keys = {'ava': {**named, **boxes}, 'ava2020': named, 'mmaction2': gts}[protocol]
     for key in keys:
         # The host has sorted them by score.
-        found = [field[key][:limit] for field in (boxes, labels, scores)]
+        detections = [field[key][:limit] for field in (boxes, labels, scores)]
         if protocol != 'mmaction2':
-            found = without_empty_boxes(*found)
-        frame = gts[key], truth_labels.get(key, []), *found
+            detections = without_empty_boxes(*detections)
+        frame = gts[key], truth_labels.get(key, []), *detections
         frame_scores, frame_right = ava_utils.tpfp_single(frame, threshold)
         for label in frame_scores:
             all_scores[label].append(frame_scores[label])
@@ -190,9 +190,10 @@ def test_equal_to_published_evaluators(
         ),
     )
     for sample in samples:
-        found = sample['pred_instances']
-        found.update({name: found[name].astype(np.float32) for name in found})
-        found['bboxes'][:1, 2] = found['bboxes'][:1, 0]  # without area
+        instances = sample['pred_instances']
+        for name in instances:
+            instances[name] = instances[name].astype(np.float32)
+        instances['bboxes'][:1, 2] = instances['bboxes'][:1, 0]  # without area
     metric = FrameMAPMetric(
         ann_file,
         label_map(**{f'action {number}': number for number in evaluated}),

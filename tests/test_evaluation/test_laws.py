@@ -1,4 +1,4 @@
-"""What every metric obeys, whatever the names of its rules."""
+"""Laws of every metric, whatever its protocol."""
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ def shuffled(samples):
     pad, and with scores that rise alike."""
     changed = []
     for sample in samples:
-        found = sample['pred_instances']
-        order = np.random.RandomState(1).permutation(len(found['bboxes']))
-        found = dict(bboxes=found['bboxes'][order], scores=found['scores'][order] / 2)
-        changed.append(dict(sample, pred_instances=found))
+        bboxes, scores = sample['pred_instances'].values()
+        order = np.random.RandomState(1).permutation(len(bboxes))
+        instances = dict(bboxes=bboxes[order], scores=scores[order] / 2)
+        changed.append(dict(sample, pred_instances=instances))
     return [*changed[::-1], *changed[:2]]
 
 
@@ -45,9 +45,9 @@ def test_keyframes(write_text, protocol, over):
     ann_file = write_text('a.csv', *ava_lines(truth))
     rules = dict(num_classes=4, protocol=protocol, class_average=over)
     metric = FrameMAPMetric(ann_file, score_thr=0, **rules)
-    whole = score(metric, samples)
-    assert 0.01 < whole['mAP/overall'] < 0.99
-    assert score(metric, shuffled(samples)) == whole
+    values = score(metric, samples)
+    assert 0.01 < values['mAP/overall'] < 0.99
+    assert score(metric, shuffled(samples)) == values
     metric = FrameMAPMetric(ann_file, iou_thrs=(0.5, 0.95), **rules)
     assert set(score(metric, predict_truth(truth)).values()) == {1}
     for samples in ([], [predict('v', 1)]):
@@ -103,12 +103,12 @@ def test_a_protocol_is_its_record_in_any_order_of_frames(metric_type, protocol, 
     written = record._asdict()
     for name in ('found_boxes', 'true_boxes'):
         written[name] = written[name]._asdict()
-    first, *others = (
-        score(build(metric_type, truth, protocol=one), found)
-        for one in (protocol, record, dict(written, base='multisports'))
-        for found in (samples, samples[::-1])
+    first, *repeats = (
+        score(build(metric_type, truth, protocol=rules), predictions)
+        for rules in (protocol, record, dict(written, base='multisports'))
+        for predictions in (samples, samples[::-1])
     )
-    assert [first] * 5 == others
+    assert [first] * 5 == repeats
     assert next(iter(first.values())) > 0
     # A class without ground truth has no value, and counts as 0 or not.
     assert not any('nobody' in name for name in first)
@@ -123,12 +123,12 @@ def test_tubes_order_padding_and_ranges(metric_type, protocol):
     if metric_type is VideoMAPMetric:
         options['linking'] = dict(min_length=5)
         halved['linking'] = dict(min_length=5, min_score=0.005)
-    whole = score(build(metric_type, truth, **options), samples)
-    mean, *single = list(whole.values())[: 1 + len(thrs)]
+    aps = score(build(metric_type, truth, **options), samples)
+    mean, *single = list(aps.values())[: 1 + len(thrs)]
     assert mean == pytest.approx(np.mean(single), abs=1e-12)
     assert single[0] > mean > 0
     again = score(build(metric_type, truth, **halved), shuffled(samples))
-    assert again == pytest.approx(whole, abs=1e-12)
+    assert again == pytest.approx(aps, abs=1e-12)
 
 
 @pytest.mark.parametrize('metric_type', TUBE_METRICS)

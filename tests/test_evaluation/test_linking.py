@@ -25,8 +25,8 @@ def rows_of(tubes):
 
 
 def test_a_gap_is_filled_and_does_not_count():
-    moved = [4, 0, 13, 9]  # overlaps the first by 60 / 140
-    bboxes = np.array([[[0.0, 0, 9, 9]], [moved]])
+    second_bbox = [4, 0, 13, 9]  # overlaps the first by 60 / 140
+    bboxes = np.array([[[0.0, 0, 9, 9]], [second_bbox]])
     boxes = Tubelets(
         np.zeros(2, int), np.array([[1], [5]]), bboxes, np.array([0.8, 0.4])
     )
@@ -44,19 +44,19 @@ def test_where_clips_overlap_boxes_count_by_a_window():
     frames = np.array([[1, 2, 3, 4], [3, 4, 5, 6]])
     bboxes = np.array([0.0, 8])[:, None, None] + np.tile([0.0, 0, 49, 49], (2, 4, 1))
     order = [1, 0]
-    found = {}
+    positions = {}
     for overlap in ('equal', 'hann'):
         linking = Linking(min_length=1, link_iou=0.1, end_after=1, overlap=overlap)
         tubelets = Tubelets(np.zeros(2, int), frames, bboxes, np.ones(2))
-        for given in (tubelets, take(tubelets, order)):
-            (rows,) = rows_of(link_tubelets(given, linking))
-            found.setdefault(overlap, []).append(rows[:, 1].tolist())
-    for overlap, here in found.items():
-        assert here[0] == here[1] == [0, 0, *here[0][2:4], 8, 8], overlap
-    assert found['equal'][0][2:4] == [4, 4]
+        for arrangement in (tubelets, take(tubelets, order)):
+            (rows,) = rows_of(link_tubelets(arrangement, linking))
+            positions.setdefault(overlap, []).append(rows[:, 1].tolist())
+    for overlap, runs in positions.items():
+        assert runs[0] == runs[1] == [0, 0, *runs[0][2:4], 8, 8], overlap
+    assert positions['equal'][0][2:4] == [4, 4]
     # sin^2 of 5/8, 7/8 and 1/8, 3/8 of pi: shares of a half-way pair sum to 1.
     later = np.sin(np.pi * np.array([1, 3]) / 8) ** 2
-    np.testing.assert_allclose(found['hann'][0][2:4], 8 * later)
+    np.testing.assert_allclose(positions['hann'][0][2:4], 8 * later)
     assert overlap_weights(1, 'hann') == overlap_weights(1, 'equal') == 1
 
 
@@ -67,11 +67,11 @@ def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
     place = np.cumsum(random.randint(-4, 5, (5, num_frames, 2)), axis=1)
     place += random.randint(0, 100, (5, 1, 2))
     tracks = np.concatenate([place, place + size], axis=2).astype(float)
-    there = random.rand(5, num_frames) < 0.8
+    presence = random.rand(5, num_frames) < 0.8
     clips = []
     for frames in clips_of(num_frames, clip_len, step, start):
         bboxes = tracks[:, frames - 1] + random.randint(-2, 3, (5, clip_len, 4))
-        present = there[:, frames - 1] + random.uniform(0, 0.01, (5, clip_len))
+        present = presence[:, frames - 1] + random.uniform(0, 0.01, (5, clip_len))
         bboxes = boxes_where_present(frames, bboxes, present, 0.5)
         clips.append((frames, bboxes, random.rand(5)))
     return clips
@@ -80,10 +80,10 @@ def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
 def gather(by_sequence):
     """The tubelets of the clips of some sequences, in any order."""
     rows = [
-        (sequence, frames, *one)
+        (sequence, frames, *tubelet)
         for sequence, clips in enumerate(by_sequence)
         for frames, *fields in clips
-        for one in zip(*fields, strict=True)
+        for tubelet in zip(*fields, strict=True)
     ]
     np.random.RandomState(0).shuffle(rows)
     return Tubelets(*map(np.array, zip(*rows, strict=True)))
@@ -99,14 +99,14 @@ class MendedDataset(multisports_utils.Dataset):
     """Gives each box its own score; the host's gives all the one it met last."""
 
     def get_vid_dets(self):
-        table, found = np.array(self.frm_alldets), {}
+        table, detections = np.array(self.frm_alldets), {}
         for number, name in enumerate(self.video_list):
             rows = table[table[:, 0] == number]
-            found[name] = {
+            detections[name] = {
                 frame: {0: rows[rows[:, 1] == frame][:, [4, 5, 6, 7, 3]]}
                 for frame in range(1, self.nframes[name] + 1)
             }
-        return found
+        return detections
 
 
 def test_the_hosts_linking_with_its_scores_mended(monkeypatch):
@@ -125,8 +125,8 @@ def test_the_hosts_linking_with_its_scores_mended(monkeypatch):
     ours = by_score(link_tubelets(boxes, linking))
     assert len(ours) == len(host) > 5
     for name, score, rows in host:
-        found = ours['vwx'.index(name), round(float(score), 6)]
-        np.testing.assert_allclose(found, rows[:, :5], atol=1e-4)
+        our_rows = ours['vwx'.index(name), round(float(score), 6)]
+        np.testing.assert_allclose(our_rows, rows[:, :5], atol=1e-4)
 
 
 def by_frame(frames, bboxes):
@@ -151,11 +151,11 @@ def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
         tube_nms_iou=None,
     )
     by_sequence = [moving_tubelets(s, clip_len, step, start) for s in range(3)]
-    found, number = by_score(link_tubelets(gather(by_sequence), linking)), 0
+    ours, number = by_score(link_tubelets(gather(by_sequence), linking)), 0
     for sequence, clips in enumerate(by_sequence):
         literal = []
         for frames, bboxes, scores in clips:
-            items = [by_frame(frames, one) for one in bboxes]
+            items = [by_frame(frames, path) for path in bboxes]
             literal.append((frames[0], list(zip(scores, items, strict=True))))
         for tube in literal_act.link_tubelets(literal, linking):
             of_frame = {}
@@ -163,13 +163,13 @@ def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
                 for t, box in boxes.items():
                     of_frame.setdefault(t, []).append(box)
             score = np.mean([score for score, _ in tube])
-            rows = found[sequence, round(float(score), 6)]
+            rows = ours[sequence, round(float(score), 6)]
             number += 1
             assert rows[:, 0].tolist() == [*range(min(of_frame), max(of_frame) + 1)]
             for t, *box in rows.tolist():
                 if t in of_frame:
                     np.testing.assert_allclose(box, np.mean(of_frame[t], axis=0))
-    assert len(found) == number > 5
+    assert len(ours) == number > 5
 
 
 def test_ids_are_final():
@@ -180,10 +180,10 @@ def test_ids_are_final():
         linker = TubeletLinker(linking)
         return [linker.extend(*clip).tolist() for clip in clips]
 
-    whole = ids_of(clips)
+    all_ids = ids_of(clips)
     for length in range(len(clips)):
-        assert ids_of(clips[:length]) == whole[:length]
-    assert 5 < max(max(ids) for ids in whole) < 5 * len(clips) - 1
+        assert ids_of(clips[:length]) == all_ids[:length]
+    assert 5 < max(max(ids) for ids in all_ids) < 5 * len(clips) - 1
 
 
 def test_where_a_person_is():

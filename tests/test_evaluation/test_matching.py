@@ -26,15 +26,15 @@ def test_normalising_decides_nothing(size, thr, dtype):
     equal = truth.copy()
     equal[:, 2] = low[:, 0] + width * thr.numerator // thr.denominator
     for short, reached in ((0, 500), (1, 0)):
-        found = equal - [0, 0, short, 0]
+        narrower = equal - [0, 0, short, 0]
         frames, scores = np.arange(500), np.ones(500)
-        found, gts = (
+        detections, gts = (
             Boxes(frames, (boxes / (size * 2)).astype(dtype), scores)
-            for boxes in (found, truth)
+            for boxes in (narrower, truth)
         )
         gts = gts._replace(bboxes=gts.bboxes.astype(float))
-        pairs = frame_pairs(found, gts, min_iou=0.1)
-        assert len(frame_pairs(found, gts, min_iou=float(thr)).ious) == reached
+        pairs = frame_pairs(detections, gts, min_iou=0.1)
+        assert len(frame_pairs(detections, gts, min_iou=float(thr)).ious) == reached
         for matching in ('best', 'free'):
             right = match(scores, frames, pairs, float(thr), matching=matching)
             assert right.sum() == reached
@@ -42,9 +42,9 @@ def test_normalising_decides_nothing(size, thr, dtype):
 
 def test_pixels_are_restored():
     for size in (7, 49, 320, 1333, 3840):
-        whole = np.arange(-size, size + 1.0)
-        normalised = (whole / size).astype(np.float32)
-        assert (restore_pixels(normalised * float(size)) == whole).all()
+        integers = np.arange(-size, size + 1.0)
+        normalised = (integers / size).astype(np.float32)
+        assert (restore_pixels(normalised * float(size)) == integers).all()
         decimals = np.round(np.linspace(-size, size, 1000), 4)
         assert (restore_pixels(decimals / size * size) == decimals).all()
 

@@ -49,9 +49,11 @@ EXAMPLES = (  # true tubes, and detections as (frame, box, score)
     ],
 )
 def test_examples_with_the_values_of_published_scripts(protocol, values):
-    for (tubes, found), value in zip(EXAMPLES, values, strict=False):
+    for (tubes, detections), value in zip(EXAMPLES, values, strict=False):
         samples = [
-            predict('v', t, *((box, {0: score}) for f, box, score in found if f == t))
+            predict(
+                'v', t, *((box, {0: score}) for f, box, score in detections if f == t)
+            )
             for t in (1, 2, 3)
         ]
         for over, share in (('gt', 1), ('all', 1 / 3)):  # of three labels
@@ -68,9 +70,9 @@ def test_examples_with_the_values_of_published_scripts(protocol, values):
 def test_choices_of_boxes_and_frames():
     tubes, small = [still(1, 4, TRUE), still(3, 3, RIGHT)], still(2, 2, [0, 0, 3, 3])
     truth = ground_truth({'v': {0: tubes, 1: [small]}})
-    both = {0: 0.5, 1: 0.3}
+    two_classes = {0: 0.5, 1: 0.3}
     samples = [
-        predict('v', 1, (TRUE, both)),
+        predict('v', 1, (TRUE, two_classes)),
         predict('v', 2, (TRUE, {0: 0.9})),
         predict('v', 3, (TRUE, {0: 0.2})),
     ]
@@ -97,8 +99,8 @@ def test_pixels_by_which_road_is_off():
         (VideoMAPMetric, 'road', (0.741, 0.742)),
     ):
         options = dict(class_average='gt', protocol=protocol, iou_thrs=thrs)
-        found = score(build(metric_type, truth, **options), predict_truth(truth))
-        assert [*found.values()][:2] == [1, 0]
+        values = score(build(metric_type, truth, **options), predict_truth(truth))
+        assert [*values.values()][:2] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +116,8 @@ def test_pixels_by_which_road_is_off():
 )
 def test_examples_of_tubes(protocol, at_half):
     truth = ground_truth({'v': {0: [still(1, 20, TRUE)]}})
-    found = still(11, 30, TRUE), still(1, 20, HALF), still(20, 39, TRUE)
-    for tube, low, half in zip(found, (1, 1, 0), at_half, strict=True):
+    predicted_tubes = still(11, 30, TRUE), still(1, 20, HALF), still(20, 39, TRUE)
+    for tube, low, half in zip(predicted_tubes, (1, 1, 0), at_half, strict=True):
         metric = build(VideoMAPMetric, truth, protocol=protocol, class_average='gt')
         values = score(metric, [linked('v', (0, 0.9, tube))])
         assert values['video_mAP/overall@0.2'] == low
@@ -165,13 +167,13 @@ def test_values_are_those_of_the_published_loops(protocol, monkeypatch):
         for name, classes in truth['gttubes'].items():
             for row in np.concatenate(classes[label]):
                 boxes.setdefault((name, int(row[0])), []).append(row[1:])
-        found = frame_detections(samples, label)
-        expected = literal_act.ap(protocol, found, boxes, 0.7)
+        detections = frame_detections(samples, label)
+        expected = literal_act.ap(protocol, detections, boxes, 0.7)
         ap = values[f'frame_mAP/class {label}@0.7']
         assert 0.05 < ap < 0.95 and ap == pytest.approx(expected, abs=1e-9)
 
         clips = {(name, t): [] for name in truth['gttubes'] for t in range(1, 41)}
-        for (name, frame), value, box in found:
+        for (name, frame), value, box in detections:
             clips[name, frame].append((value, {frame: tuple(box)}))
         tubes = []
         for name in truth['gttubes']:

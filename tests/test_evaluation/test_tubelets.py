@@ -26,9 +26,9 @@ def tubelets(video_id, frames, *persons, num_labels=3):
     middle, size = int(frames[len(frames) // 2]), (-1, len(frames))
     paths = ((path, actions) for path, _, actions in persons)
     sample = predict(video_id, middle, *paths, num_labels=num_labels)
-    found = sample['pred_instances']
-    found['bboxes'] = found['bboxes'].reshape(*size, 4)
-    found['person_scores'] = np.reshape([person[1] for person in persons], size)
+    instances = sample['pred_instances']
+    instances['bboxes'] = instances['bboxes'].reshape(*size, 4)
+    instances['person_scores'] = np.reshape([person[1] for person in persons], size)
     return dict(sample, clip_frames=frames)
 
 
@@ -41,15 +41,15 @@ def follow_truth(truth, clip_len, step, start=1, random=None):
             for label, tubes in classes.items():
                 for tube in tubes:
                     boxes = {int(row[0]): row[1:] for row in tube}
-                    there = np.array([t in boxes for t in frames], float)
+                    presence = np.array([t in boxes for t in frames], float)
                     path = np.array([boxes.get(t, [0, 90, 9, 99]) for t in frames])
                     actions = {label: 0.9}
                     if random is not None:
-                        there = 0.8 * there + random.uniform(0, 0.2, clip_len)
+                        presence = 0.8 * presence + random.uniform(0, 0.2, clip_len)
                         path = (path + random.randint(-4, 5, path.shape)).clip(0, 99)
                         actions = {label: random.rand(), random.randint(3): 0.3}
-                    if there.max() > 0.5:
-                        persons.append((path, there, actions))
+                    if presence.max() > 0.5:
+                        persons.append((path, presence, actions))
             samples.append(tubelets(name, frames, *persons))
     return samples
 
@@ -86,22 +86,23 @@ def test_order_padding_and_dumps_change_nothing(tmp_path, metric_type, options):
     def metric():
         return build(metric_type, truth, iou_thrs=(0.5, 0.3), **options)
 
-    whole = score(metric(), samples)
-    assert 0.05 < next(iter(whole.values())) < 0.95
-    assert score(metric(), samples[::-1] + samples[:3]) == whole
+    values = score(metric(), samples)
+    assert 0.05 < next(iter(values.values())) < 0.95
+    assert score(metric(), samples[::-1] + samples[:3]) == values
     dump = tmp_path / 'found.pkl'
     score(DumpPredictions(str(dump)), samples)
-    assert evaluate_results([metric()], read_results(dump)) == whole
+    assert evaluate_results([metric()], read_results(dump)) == values
 
 
 def test_tubelets_of_one_frame_are_boxes():
     truth, samples = noisy(0)
     clips = []
     for sample in samples:
-        found, frames = sample['pred_instances'], np.array([sample['timestamp']])
-        bboxes = found['bboxes'][:, None]
-        found = dict(found, bboxes=bboxes, person_scores=np.ones(bboxes.shape[:2]))
-        clips.append(dict(sample, clip_frames=frames, pred_instances=found))
+        bboxes = sample['pred_instances']['bboxes'][:, None]
+        fields = dict(bboxes=bboxes, person_scores=np.ones(bboxes.shape[:2]))
+        instances = sample['pred_instances'] | fields
+        frames = np.array([sample['timestamp']])
+        clips.append(dict(sample, clip_frames=frames, pred_instances=instances))
     linking = dict(linking=dict(min_length=5))
     for metric_type, options in ((VideoMAPMetric, linking), (TubeFrameMAPMetric, {})):
         first, second = (build(metric_type, truth, **options) for _ in range(2))
@@ -111,22 +112,22 @@ def test_tubelets_of_one_frame_are_boxes():
 def test_a_box_scores_as_its_person_is_there():
     truth = ground_truth({'v': {0: [still(2, 2, LEFT), still(3, 3, RIGHT)]}})
     frames = np.array([2, 3])
-    found = [
+    persons = [
         (np.array([LEFT, LEFT]), [0.9, 0.3], {0: 0.5}),
         (np.array([LEFT, RIGHT]), [0, 0.5], {0: 0.8}),
     ]
     # 0.45 and 0.4 right, then 0.15 wrong; 0 is none.
     metric = build(TubeFrameMAPMetric, truth)
-    assert set(score(metric, [tubelets('v', frames, *found)]).values()) == {1}
+    assert set(score(metric, [tubelets('v', frames, *persons)]).values()) == {1}
 
 
 def in_each_frame(sample, scores=None):
     """The sample, with scores in each frame: its own, or others."""
-    found = sample['pred_instances']
+    instances = sample['pred_instances']
     if scores is None:
-        clip_len = found['bboxes'].shape[1]
-        scores = np.repeat(found['scores'][:, None], clip_len, axis=1)
-    return dict(sample, pred_instances=dict(found, scores=scores))
+        clip_len = instances['bboxes'].shape[1]
+        scores = np.repeat(instances['scores'][:, None], clip_len, axis=1)
+    return dict(sample, pred_instances=dict(instances, scores=scores))
 
 
 def test_scores_of_all_frames_alike_are_those_of_the_clip():
@@ -151,8 +152,8 @@ def test_one_person_does_one_action_after_the_other():
         sample = tubelets('v', frames, (path, np.ones(4), {}))
         samples.append(in_each_frame(sample, scores))
     linking = dict(min_length=5, acting=0.5)
-    whole = score(build(VideoMAPMetric, truth, linking=linking, iou_thrs=0.9), samples)
-    assert whole['video_mAP/overall@0.9'] == 1
+    values = score(build(VideoMAPMetric, truth, linking=linking, iou_thrs=0.9), samples)
+    assert values['video_mAP/overall@0.9'] == 1
     frames = build(TubeFrameMAPMetric, truth, nms='act')
     assert score(frames, samples)['frame_mAP/overall@0.5'] == 1
 

@@ -10,8 +10,8 @@ from stmixer_mm.evaluation.functional.tubes import (
 )
 
 
-def iou(first, *others, **kwargs):
-    many = join_tubes([(0, other, 1) for other in others])
+def iou(first, *tubes, **kwargs):
+    many = join_tubes([(0, tube, 1) for tube in tubes])
     return tube_overlaps(join_tubes([(0, first, 1)]), many, **kwargs).ious
 
 
@@ -21,9 +21,9 @@ def straight(first, last, box=(0, 0, 9, 9)):
 
 @pytest.mark.parametrize('frame', [0, 1])
 def test_tubes_of_one_frame(frame):
-    one = straight(3, 3)
-    found = iou(one, one, straight(4, 4), straight(3, 3, (0, 0, 9, 4)), frame=frame)
-    np.testing.assert_allclose(found, [1, 0, 1 / 2])
+    tube = straight(3, 3)
+    ious = iou(tube, tube, straight(4, 4), straight(3, 3, (0, 0, 9, 4)), frame=frame)
+    np.testing.assert_allclose(ious, [1, 0, 1 / 2])
 
 
 def test_frames_that_a_tube_leaves_out_are_not_overlap():
@@ -44,10 +44,10 @@ def test_random_tubes_by_the_definition(unit):
         high = low + random.randint(10, 40, low.shape)
         frames = np.arange(first, first + len(low))[:, None]
         tubes.append(np.hstack([frames, low, high]).astype(float))
-    found = iou(tubes[0], *tubes[1:], pixel=unit, frame=unit)
+    ious = iou(tubes[0], *tubes[1:], pixel=unit, frame=unit)
     expected = [literal_act.span_tube_iou(tubes[0], tube, unit) for tube in tubes[1:]]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert (found > 0).sum() > 5
+    np.testing.assert_allclose(ious, expected, atol=1e-12)
+    assert (ious > 0).sum() > 5
 
 
 def test_suppression_spares_other_sequences_and_weak_overlaps():
@@ -59,7 +59,7 @@ def test_suppression_spares_other_sequences_and_weak_overlaps():
             (1, straight(1, 10), 0.5),
         ]
     )
-    kept = suppress_tubes(tubes, 0.3)
-    assert kept.scores.tolist() == [0.9, 0.8, 0.5]
-    assert kept.sequences.tolist() == [0, 0, 1]
+    survivors = suppress_tubes(tubes, 0.3)
+    assert survivors.scores.tolist() == [0.9, 0.8, 0.5]
+    assert survivors.sequences.tolist() == [0, 0, 1]
     assert suppress_tubes(tubes, 0.8).scores.tolist() == [0.9, 0.8, 0.7, 0.5]

@@ -7,10 +7,10 @@ FRAME = np.random.RandomState(0).randint(0, 255, (144, 192, 3), np.uint8)
 
 
 def test_frame_is_left_as_it_is_where_nothing_is_drawn():
-    before = FRAME.copy()
-    assert np.array_equal(draw_detections(FRAME, np.zeros((0, 4)), []), before)
+    original = FRAME.copy()
+    assert np.array_equal(draw_detections(FRAME, np.zeros((0, 4)), []), original)
     drawn = draw_detections(FRAME, [[20, 20, 60, 120]], [[]])
-    assert np.array_equal(FRAME, before)
+    assert np.array_equal(FRAME, original)
     rows, columns = np.nonzero((drawn != FRAME).any(axis=2))
     assert (rows.min(), rows.max()) == pytest.approx((20, 120), abs=3)
     assert (columns.min(), columns.max()) == pytest.approx((20, 60), abs=3)
@@ -71,10 +71,10 @@ def test_a_mask_goes_with_its_box():
     mask[10:20, 5:15] = True
     bbox = np.array([5, 10, 15, 20.0])
     assert np.array_equal(move_mask(mask, (40, 60), bbox, bbox), mask)
-    moved = move_mask(mask, (40, 60), bbox, np.add(bbox, (20, 5, 30, 10)))
+    shifted = move_mask(mask, (40, 60), bbox, np.add(bbox, (20, 5, 30, 10)))
     expected = np.zeros((40, 60), bool)
     expected[15:30, 25:45] = True
-    assert np.array_equal(moved, expected)
+    assert np.array_equal(shifted, expected)
     # Of a frame at twice the size.
     large = move_mask(mask, (80, 120), 2 * bbox, 2 * bbox)
     assert np.array_equal(large[::2, ::2], mask)

@@ -6,7 +6,7 @@ from stmixer_mm.visualization.timeline import plot_timeline
 
 def video(*keyframes, step_s=0.5):
     """A video of keyframes, each a dict of ids and actions."""
-    found = [
+    moments = [
         Keyframe(
             time_s=place * step_s,
             frame_index=10 * place,
@@ -19,7 +19,7 @@ def video(*keyframes, step_s=0.5):
         )
         for place, persons in enumerate(keyframes)
     ]
-    return VideoDetections(source='a.mp4', keyframes=found, tubes=list_tubes(found))
+    return VideoDetections(source='a.mp4', keyframes=moments, tubes=list_tubes(moments))
 
 
 def bars(axes):
@@ -36,8 +36,9 @@ def bars(axes):
 
 
 def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
-    found = video({0: ['sit']}, {0: ['sit'], 1: ['walk']}, {0: ['walk']}, {0: ['sit']})
-    figure = found.plot_timeline(tmp_path / 'who.png')
+    actions = {0: ['sit']}, {0: ['sit'], 1: ['walk']}, {0: ['walk']}, {0: ['sit']}
+    detections = video(*actions)
+    figure = detections.plot_timeline(tmp_path / 'who.png')
     assert (tmp_path / 'who.png').read_bytes()[1:4] == b'PNG'
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ['person 0']
@@ -46,11 +47,11 @@ def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
     assert grey[1:] == (0, 2)
     sit, walk = to_hex('C0'), to_hex('C1')
     assert of_actions == [(sit, 0, 1), (sit, 1.5, 2), (walk, 1, 1.5)]
-    found.classes = ['wave', 'walk', 'sit']
-    (_, *of_actions) = bars(found.plot_timeline().axes[0])
+    detections.classes = ['wave', 'walk', 'sit']
+    (_, *of_actions) = bars(detections.plot_timeline().axes[0])
     assert [colour for colour, *_ in of_actions] == [to_hex('C2')] * 2 + [walk]
-    both = plot_timeline(found, shortest_s=0)
-    assert len(both.axes[0].get_yticklabels()) == 2
+    full_figure = plot_timeline(detections, shortest_s=0)
+    assert len(full_figure.axes[0].get_yticklabels()) == 2
 
 
 def test_of_a_crowd_those_are_drawn_who_were_seen_longest():

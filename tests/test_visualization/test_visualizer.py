@@ -29,14 +29,14 @@ def visualizer():
     return visualizer
 
 
-def both_views(true, found):
+def both_views(true, predicted):
     """The keyframe with a person of the ground truth, and one that was found."""
     frame, factor = enlarge(CLIP[2])
-    left = draw_detections(frame, np.multiply([true], factor), [[('walk', None)]])
-    right = draw_detections(frame, np.multiply([found], factor), [[('stand', 0.8)]])
-    return side_by_side(
-        [left, right], ([('ground truth', None)], [('predicted', None)])
-    )
+    pictures = [
+        draw_detections(frame, np.multiply([true], factor), [[('walk', None)]]),
+        draw_detections(frame, np.multiply([predicted], factor), [[('stand', 0.8)]]),
+    ]
+    return side_by_side(pictures, ([('ground truth', None)], [('predicted', None)]))
 
 
 def test_keyframe_with_ground_truth_left_and_predictions_right(visualizer, sample):
@@ -47,8 +47,8 @@ def test_keyframe_with_ground_truth_left_and_predictions_right(visualizer, sampl
 def test_of_tubelets_the_middle_frame_is_drawn(visualizer):
     truth = torch.zeros(2, 4, 4)
     truth[0, 2] = torch.tensor([8.0, 6, 40, 54])
-    found = np.zeros((2, 4, 4))
-    found[:, 2] = [0.5, 0.1, 0.9, 0.9], [0, 0, 0.2, 0.2]
+    bboxes = np.zeros((2, 4, 4))
+    bboxes[:, 2] = [0.5, 0.1, 0.9, 0.9], [0, 0, 0.2, 0.2]
     sample = ActionDataSample(
         gt_instances=InstanceData(
             bboxes=truth,
@@ -56,7 +56,7 @@ def test_of_tubelets_the_middle_frame_is_drawn(visualizer):
             labels=torch.tensor([[0.0, 0, 1], [0, 1, 0]]),
         ),
         pred_instances=InstanceData(
-            bboxes=found,
+            bboxes=bboxes,
             person_scores=np.array([[0.1, 0.1, 0.5, 0.1], [0.9, 0.9, 0.4, 0.9]]),
             scores=np.array([[0, 0.8, 0.1], [0, 0.7, 0.9]]),
         ),
