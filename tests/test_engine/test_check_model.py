@@ -30,7 +30,7 @@ def test_a_check_changes_nothing(tmp_path):
     runner = build_runner(config)
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    before = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    weights = {key: value.clone() for key, value in runner.model.state_dict().items()}
     drawn = []
     for check in (lambda runner: None, CheckModelHook().before_run):
         set_random_seed(0)
@@ -38,7 +38,7 @@ def test_a_check_changes_nothing(tmp_path):
         drawn.append(draw())
     assert drawn[0] == drawn[1]
     assert all(module.training for module in runner.model.decoder.modules())
-    torch.testing.assert_close(runner.model.state_dict(), before, rtol=0, atol=0)
+    torch.testing.assert_close(runner.model.state_dict(), weights, rtol=0, atol=0)
 
 
 def test_the_first_step_names_what_got_no_gradient(caplog):

@@ -70,12 +70,12 @@ def test_damage_ends_in_one_sentence(tmp_path, zip_format):
     torch.save(content, path, _use_new_zipfile_serialization=zip_format)
     loaded = load_checkpoint_file(path)['state_dict']
     torch.testing.assert_close(loaded, dict(model.state_dict()), rtol=0, atol=0)
-    whole = path.read_bytes()
-    damaged = [whole[: length * len(whole) // 20] for length in range(20)]
+    raw = path.read_bytes()
+    damaged = [raw[: length * len(raw) // 20] for length in range(20)]
     for _ in range(80):
-        place = random.randrange(len(whole))
+        place = random.randrange(len(raw))
         mutated = bytes([random.randrange(256)])
-        damaged.append(whole[:place] + mutated + whole[place + 1 :])
+        damaged.append(raw[:place] + mutated + raw[place + 1 :])
     saved, refused = deepcopy(model.state_dict()), 0
     for data in damaged:
         path.write_bytes(data)
@@ -115,9 +115,10 @@ def test_arrays_of_every_numpy_are_loaded(tmp_path, core):
     ):
         for name in old.namelist():
             data = old.read(name)
-            for this in (b'_core', b'core'):
+            for spelling in (b'_core', b'core'):
                 data = data.replace(
-                    b'numpy.%s.multiarray' % this, f'numpy.{core}.multiarray'.encode()
+                    b'numpy.%s.multiarray' % spelling,
+                    f'numpy.{core}.multiarray'.encode(),
                 )
             new.writestr(name, data)
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'b.pth'), 'cpu')

@@ -64,13 +64,13 @@ def test_writers_of_one_file_do_not_mix(tmp_path, monkeypatch):
 
 def test_a_folder_is_shared_by_those_that_share_it(tmp_path):
     """Not by this process, which has another share, and one that has all."""
-    told, ready = os.pipe()
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         files.lock_folder(tmp_path, purpose='detection', shared=True)
-        os.write(ready, b'.')
+        os.write(writer, b'.')
         signal.pause()
-    os.read(told, 1)
+    os.read(reader, 1)
     files.lock_folder(tmp_path, purpose='detection', shared=True)
     with pytest.raises(UserError, match='Another detection is running'):
         files.lock_folder(tmp_path, purpose='detection')

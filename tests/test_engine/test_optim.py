@@ -5,7 +5,7 @@ from torch import nn
 
 def test_bfloat16_trains_parameters_of_32_bits():
     model = nn.Linear(2, 1)
-    before = model.weight.clone()
+    weight = model.weight.clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     wrapper = OPTIM_WRAPPERS.build(
         dict(type='BFloat16OptimWrapper', optimizer=optimizer)
@@ -14,4 +14,4 @@ def test_bfloat16_trains_parameters_of_32_bits():
         outputs = model(torch.ones(3, 2))
     assert outputs.dtype is torch.bfloat16
     wrapper.update_params(outputs.float().sum())
-    torch.testing.assert_close(model.weight, before - 0.3)  # of the same type
+    torch.testing.assert_close(model.weight, weight - 0.3)  # of the same type

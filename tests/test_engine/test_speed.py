@@ -70,10 +70,10 @@ def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
     assert {bool(part.packed) for part in mixing} == {speed.packs_linears()}
     scores, bboxes = (0.03, 1.0) if in_bfloat16 else (1e-4, 1e-2)
     tolerances = (scores, scores, bboxes)
-    for found, values, atol in zip(
+    for output, values, atol in zip(
         last_stage(model, clips), expected, tolerances, strict=True
     ):
-        torch.testing.assert_close(found, values, rtol=0, atol=atol)
+        torch.testing.assert_close(output, values, rtol=0, atol=atol)
 
 
 def test_bfloat16_where_the_processor_has_it(in_bfloat16):
@@ -82,9 +82,9 @@ def test_bfloat16_where_the_processor_has_it(in_bfloat16):
         lambda module, args, output: types.append(output.dtype)
     )
     with torch.inference_mode():
-        (found,) = model.test_step(batch(data_sample()))
+        (sample,) = model.test_step(batch(data_sample()))
     assert types == [torch.bfloat16 if in_bfloat16 else torch.float32]
-    assert found.pred_instances.scores.dtype == torch.float32
+    assert sample.pred_instances.scores.dtype == torch.float32
     # Autocast ends with the call, and with its error.
     with pytest.raises(TypeError), torch.inference_mode():
         model(None, None, mode='tensor')
@@ -99,14 +99,16 @@ def test_lean_convolutions_learn_the_same():
     LeanConvolutionsHook().before_train(SimpleNamespace(model=lean))
     assert lean[0].conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
     inputs = torch.randn(2, 3, 2, 6, 7)
-    kept = []
+    num_bytes = []
     for model in layers, lean:
         run = partial(model, inputs)
-        kept.append(bytes_kept_for_backward(run, [*model.parameters(), inputs]))
+        num_bytes.append(bytes_kept_for_backward(run, [*model.parameters(), inputs]))
         run().square().sum().backward()
-    assert kept[1] < kept[0]
-    for one, other in zip(layers.parameters(), lean.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+    assert num_bytes[1] < num_bytes[0]
+    gradients, lean_gradients = (
+        [parameter.grad for parameter in model.parameters()] for model in (layers, lean)
+    )
+    torch.testing.assert_close(lean_gradients, gradients, rtol=1e-4, atol=1e-4)
 
 
 def conv_module(**settings):
@@ -134,9 +136,9 @@ UNFOLDABLE = dict(
 def test_what_cannot_be_folded_stays(name):
     module = trained(UNFOLDABLE[name]())
     image = torch.randn(2, 3, 8, 8)
-    expected, layers = module(image), [type(one) for one in module.modules()]
+    expected, layers = module(image), [type(layer) for layer in module.modules()]
     fold_batch_norms(module)
-    assert [type(one) for one in module.modules()] == layers
+    assert [type(layer) for layer in module.modules()] == layers
     assert torch.equal(module(image), expected)
 
 
