@@ -42,20 +42,20 @@ def test_ava(ava, frame_number, version):
 
 def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_path):
     ava()
-    cut, whole = python_blocks('tools/data/ava/README.md')
+    cut_text, whole_text = python_blocks('tools/data/ava/README.md')
     for film in ('train_film0', FILM):
         # At 10 and at 1 frames per second.
         write_video(f'data/ava/videos_15min/{film}.mkv', num_frames=NUM_FRAMES)
         write_video(f'data/ava/videos/{film}.mp4', num_frames=910, fps=1)
     path = tmp_path / 'videos.py'
-    path.write_text(cut)
+    path.write_text(cut_text)
     config = Config.fromfile(path)
     for split in ('val', 'test'):
         first, _ = build(config, split)
         assert shown(first, frame_number) == (f'{FILM},0902', 20)
     assert build(config, 'train')[0]['inputs'].shape[1] == 32
     child = tmp_path / 'whole.py'
-    child.write_text(whole.replace("'my_videos.py'", repr(str(path))))
+    child.write_text(whole_text.replace("'my_videos.py'", repr(str(path))))
     first, _ = build(Config.fromfile(child), 'val')
     assert shown(first, frame_number) == (f'{FILM},0902', 902 % 64)
 
@@ -68,14 +68,14 @@ def test_several_files_count_as_one(write_text):
         exclude_file=['v,3', 'w,5', 'x,8'],
         empty_keyframes_file=['v,1', 'w,40'],
     )
-    whole, parts = {}, {}
+    full_files, part_files = {}, {}
     for key, lines in contents.items():
-        whole[key] = write_text(key, *lines)
+        full_files[key] = write_text(key, *lines)
         halves = enumerate((lines[::2], lines[1::2]))
-        parts[key] = [write_text(f'{key}{number}', *half) for number, half in halves]
+        part_files[key] = [write_text(f'{key}{n}', *half) for n, half in halves]
     joint, expected = (
         score(FrameMAPMetric(num_classes=4, **files), samples)
-        for files in (parts, whole)
+        for files in (part_files, full_files)
     )
     assert joint == expected
     assert 0 < joint['mAP/overall'] < 1

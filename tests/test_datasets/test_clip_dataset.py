@@ -75,8 +75,8 @@ def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride
         frames = [min(max(frame, 1), NUM_FRAMES) for frame in frames]
         assert sample['clip_frames'].tolist() == frames
         expected = []
-        for number, (label, one) in enumerate([(1, gap), (1, late), (2, other)]):
-            rows = {int(row[0]): row[1:] for row in one}
+        for number, (label, track) in enumerate([(1, gap), (1, late), (2, other)]):
+            rows = {int(row[0]): row[1:] for row in track}
             boxes = [rows.get(frame) for frame in frames]
             if any(box is not None for box in boxes):
                 expected.append((number, label, boxes))
@@ -86,8 +86,8 @@ def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride
         for person, (_, _, boxes) in enumerate(expected):
             for entry, box in enumerate(boxes):
                 assert sample['gt_states'][person, entry] == (box is not None)
-                found = sample['gt_bboxes'][person, entry] * SCALE
-                np.testing.assert_allclose(found, 0 if box is None else box, rtol=1e-5)
+                bbox = sample['gt_bboxes'][person, entry] * SCALE
+                np.testing.assert_allclose(bbox, 0 if box is None else box, rtol=1e-5)
 
 
 def test_tubes_alike_in_all_frames_of_a_clip_are_one_person(build):
@@ -204,18 +204,18 @@ def clip():
 @pytest.mark.parametrize(
     'transform',
     [Flip(flip_ratio=1), RandomShortSideResize((20, 40)), RandomCrop(size=17)],
-    ids=lambda one: type(one).__name__,
+    ids=lambda transform: type(transform).__name__,
 )
 def test_all_frames_are_moved_as_each_would_be(transform):
-    before = clip()
+    original = clip()
     np.random.seed(3)
-    after = transform(clip())
+    transformed = transform(clip())
     for entry in range(3):
         np.random.seed(3)
-        single = {**clip(), 'gt_bboxes': before['gt_bboxes'][:, entry]}
+        single = {**clip(), 'gt_bboxes': original['gt_bboxes'][:, entry]}
         expected = transform(single)['gt_bboxes']
-        np.testing.assert_array_equal(after['gt_bboxes'][:, entry], expected)
-    np.testing.assert_array_equal(after['gt_states'], before['gt_states'])
+        np.testing.assert_array_equal(transformed['gt_bboxes'][:, entry], expected)
+    np.testing.assert_array_equal(transformed['gt_states'], original['gt_states'])
 
 
 def test_who_is_cut_away_is_absent_and_goes_with_the_last_box():

@@ -70,8 +70,8 @@ def files(folder, canary):
         for codec, size in itertools.product(codecs.split(), SIZES):
             if data := write(folder / f'video.{suffix}', codec, size):
                 yield f'video.{suffix}', data
-        changed = (one for one in lies(data, size, random) if one != data)
-        yield from ((f'video.{suffix}', one) for one in changed)
+        changed = (content for content in lies(data, size, random) if content != data)
+        yield from ((f'video.{suffix}', content) for content in changed)
 
 
 def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):
@@ -83,10 +83,11 @@ def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):
     outcomes = []
     for name, data in files(tmp_path, canary):
         (tmp_path / name).write_bytes(data)
-        found = model.detect(tmp_path / name, vis_file=tmp_path / 'drawn.mp4')
-        assert found.error is None or '\n' not in found.error  # a bug is raised
-        assert name[:4] != 'list' or found.error
-        outcomes.append(found.error is None)
+        detections = model.detect(tmp_path / name, vis_file=tmp_path / 'drawn.mp4')
+        error = detections.error
+        assert error is None or '\n' not in error  # a bug is raised
+        assert name[:4] != 'list' or error
+        outcomes.append(error is None)
     assert len(open_video(tmp_path / 'still.jpg')) == 1
     assert len(outcomes) > 100 and 0.2 < np.mean(outcomes) < 0.8
     assert canary.stat().st_atime == 0

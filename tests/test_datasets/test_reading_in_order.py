@@ -43,9 +43,9 @@ def encode(path, codec, options, *, num=36, first=0, pix_fmt='yuv420p', **form):
 
 def copy(source, target, first=0, *, hidden=0, stamps=None, **form):
     """Copy packets from one on; time 0 after some of them makes an edit list hide these."""
-    with av.open(source) as whole, av.open(target, 'w', **form) as part:
-        stream = part.add_stream_from_template(whole.streams.video[0])
-        packets = [packet for packet in whole.demux() if packet.size][first:]
+    with av.open(source) as reader, av.open(target, 'w', **form) as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        packets = [packet for packet in reader.demux() if packet.size][first:]
         zero = sorted(packet.pts or 0 for packet in packets)[hidden]
         for number, packet in enumerate(packets):
             if hidden:
@@ -53,7 +53,7 @@ def copy(source, target, first=0, *, hidden=0, stamps=None, **form):
             if stamps is not None:
                 packet.pts = packet.dts = stamps(number)
             packet.stream = stream
-            part.mux(packet)
+            writer.mux(packet)
     return target
 
 
@@ -215,8 +215,8 @@ def test_sizes_that_change_where_seeking_is_possible(tmp_path):
     with av.open(sources[0]) as first, av.open(path, 'w') as target:
         stream = target.add_stream_from_template(first.streams.video[0])
         for part, source in enumerate(sources):
-            with av.open(source) as whole:
-                for packet in whole.demux():
+            with av.open(source) as reader:
+                for packet in reader.demux():
                     if packet.size:
                         packet.pts += part * 800
                         packet.dts, packet.stream = packet.pts, stream

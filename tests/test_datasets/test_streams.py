@@ -62,8 +62,9 @@ def test_streams_are_cut_as_files_are(times, part, encode_video, frame_number):
         if 'spans' not in part or times is EVEN:  # a file knows its later frames
             assert ours.frame_index == other.frame_index
         for clip in (ours, other):
-            read = clip.sample['video_reader'].get_batch(range(len(clip.frames)))
-            assert [*map(frame_number, read)] == [*clip.frames]
+            reader = clip.sample['video_reader']
+            clip_pictures = reader.get_batch(range(len(clip.frames)))
+            assert [*map(frame_number, clip_pictures)] == [*clip.frames]
 
 
 def test_files_and_streams_begin_and_end_inside_of_long_frames_alike(encode_video):
@@ -89,30 +90,30 @@ def test_keyframes_are_the_frames_nearest_to_even_times(interval):
         times = np.cumsum(random.choice([0.03, 0.04, 0.1, 0.7], 40))
         times -= times[0]
         start, end = sorted(random.uniform(0, times[-1], 2))
-        wanted = np.arange(start, end, max(interval, 1e-3))
-        nearest = np.abs(times - wanted[:, None]).argmin(axis=1)
+        even_times = np.arange(start, end, max(interval, 1e-3))
+        nearest = np.abs(times - even_times[:, None]).argmin(axis=1)
         clips = cut(numbered(times), interval_s=interval, start=start, end=end)
         assert [clip.frame_index for clip in clips] == np.unique(nearest).tolist()
         for clip in clips:
-            own = wanted[nearest == clip.frame_index]
-            assert own[0] - 2e-3 <= clip.time_s <= own[-1] + 2e-3
+            nearest_times = even_times[nearest == clip.frame_index]
+            assert nearest_times[0] - 2e-3 <= clip.time_s <= nearest_times[-1] + 2e-3
             inside = [n for n in range(40) if -3 <= n - clip.frame_index <= 2]
             assert [*clip.frames] == inside
             np.testing.assert_allclose(clip.times, times[inside])
 
 
 def test_a_clip_is_cut_when_its_last_frame_is_here_and_no_more_are_kept():
-    given = []
+    references = []
 
     def frames():
         for number in range(60):
             picture = GOOD + number
-            given.append(ref(picture))
+            references.append(ref(picture))
             yield number / 10, picture
 
     for clip in ClipCutter(FrameStream(frames()), (3, 2, 0.0)):
-        assert len(given) == clip.frame_index + 3
-        assert sum(picture() is not None for picture in given) <= 3 + 2 + 2
+        assert len(references) == clip.frame_index + 3
+        assert sum(picture() is not None for picture in references) <= 3 + 2 + 2
 
 
 @pytest.mark.parametrize('frames', [[GOOD, GOOD[:2]], [(0, GOOD), (0, GOOD)]])
@@ -145,8 +146,8 @@ def test_sources_are_listed(folder, capsys):
     listed = [videos[0], 'gone.mp4', 'rtsp://host/live']
     assert list_sources(str(folder / 'list.txt')) == listed
     assert list_sources([str(folder / '[ab].mp4'), 0]) == [videos[0], 0]
-    for one in ('0', 0, '-', 'http://host/a.txt', GOOD[None], videos[1]):
-        assert list_sources(one)[0] is one
+    for source in ('0', 0, '-', 'http://host/a.txt', GOOD[None], videos[1]):
+        assert list_sources(source)[0] is source
     assert list_sources([GOOD, GOOD]) == [[GOOD, GOOD]]
     with pytest.raises(UserError, match='names 2 sources'):
         open_source(folder)
@@ -158,7 +159,7 @@ def test_sources_are_listed(folder, capsys):
 
 def test_pictures_come_in_the_order_of_their_numbers(folder):
     stream = open_source(folder / 'pictures', fps=2)
-    assert [(time_s, one[0, 0, 0]) for time_s, one in stream] == [
+    assert [(time_s, picture[0, 0, 0]) for time_s, picture in stream] == [
         (0, 1), (0.5, 2), (1, 10)
     ]  # fmt: skip
     (folder / 'pictures' / '3.png').write_bytes(b'x')
@@ -206,6 +207,6 @@ def test_frames_come_from_standard_input(monkeypatch):
         pipe.write(b'YUV4MPEG2 W6 H4 F5:1 Ip A1:1 C444\n')
         for number in range(5):
             pipe.write(b'FRAME\n' + bytes([16 + number] * 72))
-    found = list(open_source('-'))
-    assert [one.shape for _, one in found] == [(4, 6, 3)] * 5
-    np.testing.assert_allclose([time_s for time_s, _ in found], np.arange(5) / 5)
+    frames = list(open_source('-'))
+    assert [picture.shape for _, picture in frames] == [(4, 6, 3)] * 5
+    np.testing.assert_allclose([time_s for time_s, _ in frames], np.arange(5) / 5)

@@ -35,11 +35,11 @@ def test_videos_and_extracted_frames_give_the_same_clip(
     files = write_frames(start_index=1)
     frames = from_frames({**copy.deepcopy(info), **of_files, 'frame_dir': str(files)})
     videos = from_video({**info, 'filename': str(write_video()), 'start_index': 0})
-    wanted = np.clip(10 * timestamp + np.array([-6, -3, 0, 3]), 0, 39)
+    expected = np.clip(10 * timestamp + np.array([-6, -3, 0, 3]), 0, 39)
     if timestamp == 4:  # the very end
-        wanted = np.array([33, 36, 39, 39])
+        expected = np.array([33, 36, 39, 39])
     for results in (videos, frames):
-        assert [frame_number(img) for img in results['imgs']] == wanted.tolist()
+        assert [frame_number(img) for img in results['imgs']] == expected.tolist()
         assert results['img_shape'] == (48, 64)
         assert results['gt_bboxes'].tolist() == [[0, 12, 32, 48]]
 
@@ -75,8 +75,8 @@ def test_kept_frames_are_the_same_decoded_once_and_share_no_memory(write_video):
     first += 100  # what a transform does to a frame stays with it
     assert (first != second).all()
     path.unlink()
-    for kept, expected in zip(keeping(info)['imgs'], fresh['imgs'], strict=True):
-        assert (kept == expected).all()
+    for frame, expected in zip(keeping(info)['imgs'], fresh['imgs'], strict=True):
+        assert (frame == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_kept_frames_are_the_same_decoded_once_and_share_no_memory(write_video):
 )
 def test_short_side_and_bound_of_the_long_one(shape, expected):
     resize = RandomShortSideResize((128, 128), max_long=300)
-    whole = np.array([[0, 0, *shape[::-1]]], np.float32)
+    bboxes = np.array([[0, 0, *shape[::-1]]], np.float32)
     imgs = [np.zeros((*shape, 3), np.uint8)] * 2
-    results = resize(dict(imgs=imgs, img_shape=shape, gt_bboxes=whole))
+    results = resize(dict(imgs=imgs, img_shape=shape, gt_bboxes=bboxes))
     assert results['img_shape'] == expected
     assert {img.shape for img in results['imgs']} == {(*expected, 3)}
     np.testing.assert_allclose(results['gt_bboxes'], [[0, 0, *expected[::-1]]], 1e-5)
@@ -102,7 +102,7 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(write_frames):
 
 
 @pytest.mark.parametrize(
-    ('timestamp', 'options', 'wanted'),
+    ('timestamp', 'options', 'frame_inds'),
     [
         (2, dict(ahead_s=0), [11, 14, 17, 20]),
         (2, dict(ahead_s=0.5), [6, 9, 12, 15]),
@@ -111,14 +111,14 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(write_frames):
     ],
 )
 @pytest.mark.parametrize('by_index', [False, True])
-def test_clips_that_end_before_the_keyframe(timestamp, options, wanted, by_index):
+def test_clips_that_end_before_the_keyframe(timestamp, options, frame_inds, by_index):
     info = dict(fps=10, total_frames=40, frame_times=np.arange(40) / 10)
     place = dict(timestamp=timestamp + 900, timestamp_start=900)
     if by_index:
         place = dict(timestamp=0, frame_index=round(10 * timestamp))
     results = SampleKeyframeClip(4, 3, **options)({**info, **place})
-    assert results['frame_inds'].tolist() == wanted
-    assert results['clip_len'] == len(wanted)
+    assert results['frame_inds'].tolist() == frame_inds
+    assert results['clip_len'] == len(frame_inds)
 
 
 @pytest.mark.parametrize(

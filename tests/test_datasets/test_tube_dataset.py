@@ -76,8 +76,9 @@ def test_equal_boxes_of_a_frame_are_one_person():
     classes = {0: [tube(1, 3, box)], 2: [tube(2, 2, other), tube(3, 4, box)]}
     persons = merge_persons(video_persons(classes, **sizes))
     assert persons['time'].tolist() == [1, 2, 2, 3, 4]
-    run, jump, both = [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1]
-    assert persons['labels'].astype(int).tolist() == [run, run, jump, both, jump]
+    labels = [np.flatnonzero(row).tolist() for row in persons['labels']]
+    assert labels == [[1], [1], [3], [1, 3], [3]]
+    assert persons['labels'].shape == (5, 4)
     assert persons['id'].tolist() == [0, 0, 1, 0, 2]
     np.testing.assert_allclose(persons['bbox_norm'][2] * SCALE, other)
     assert len(merge_persons(video_persons({0: []}, **sizes))) == 0

@@ -17,32 +17,32 @@ from stmixer_mm.datasets.videos import (
 )
 
 
-def copy_packets(source, target, first=0, **options):
-    """The same video without re-encoding, from a packet on."""
-    with av.open(source) as whole, av.open(target, 'w', options=options) as copy:
-        stream = copy.add_stream_from_template(whole.streams.video[0])
-        for number, packet in enumerate(whole.demux()):
-            if number >= first and packet.dts is not None:
+def copy_packets(source, target, **options):
+    """The same video without re-encoding."""
+    with av.open(source) as reader, av.open(target, 'w', options=options) as copy:
+        stream = copy.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux():
+            if packet.dts is not None:
                 packet.stream = stream
                 copy.mux(packet)
     return target
 
 
-@pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
+@pytest.mark.parametrize('share', [0.02, 0.5, 0.9])
 @pytest.mark.parametrize('index', ['at the end', 'in front'])
-def test_a_truncated_video(write_video, tmp_path, frame_number, index, kept):
+def test_a_truncated_video(write_video, tmp_path, frame_number, index, share):
     """It is told; with its index in front, frames are read as far as they go."""
     path = write_video(size=(320, 240))
     if index == 'in front':
         path = copy_packets(path, tmp_path / 'front_clip.mp4', movflags='faststart')
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
         open_video(path)
-    if index == 'in front' and kept > 0.4:
+    if index == 'in front' and share > 0.4:
         damage = []
         reader = open_video(path, damage.append)
-        ((start, end),) = [one.stretch for one in damage]
+        ((start, end),) = [error.stretch for error in damage]
         assert 1 < start == pytest.approx(len(reader) / 10) and end == pytest.approx(4)
         last = len(reader) - 2  # the last one is there in part
         assert frame_number(reader.get_batch([last])[0]) == last
@@ -57,14 +57,14 @@ def test_the_videos_used_last_stay_open_until_they_change(write_video):
     paths = [str(write_video(name, num_frames=2)) for name in names]
     _shared.cache_clear()
     gc.collect()  # what earlier tests left open
-    before = open_files()
+    num_open = open_files()
     first, second = (shared_video(path) for path in paths[:2])
     for path in [*paths[2:-1], paths[0], paths[-1]]:  # the first is used again
         shared_video(path)
     assert shared_video(paths[0]) is first
     assert shared_video(paths[1]) is not second
     del first, second
-    assert open_files() == before + MAX_OPEN
+    assert open_files() == num_open + MAX_OPEN
     write_video('0.mp4', num_frames=12)
     assert len(shared_video(paths[0])) == 12
 
@@ -79,9 +79,9 @@ def test_a_forked_process_opens_its_own(write_video, frame_number):
     """The threads that scale its large frames do not go along; it must not end them."""
     path = str(write_video(size=(768, 576)))
     shared_video(path).get_batch([3, 20])
-    others = [str(write_video(f'{n}.mp4', num_frames=2)) for n in range(MAX_OPEN)]
+    other_videos = [str(write_video(f'{n}.mp4', num_frames=2)) for n in range(MAX_OPEN)]
     with get_context('fork').Pool(1) as pool:
-        frame = pool.apply_async(decode_last, [[*others, path]]).get(timeout=60)
+        frame = pool.apply_async(decode_last, [[*other_videos, path]]).get(timeout=60)
     assert frame_number(frame) == 30
 
 
@@ -104,9 +104,9 @@ def damaged(encode_video):
     """A video of which frames 12 to 23 hang together, and 15 or so is destroyed."""
     path = encode_video('a.mp4', EVEN, size=(320, 240), **{**LONG_GOPS, 'bf': '0'})
     with av.open(path) as container:
-        packets = [(one.pos, one.size) for one in container.demux() if one.size]
+        packets = [packet for packet in container.demux() if packet.size]
+        start, size = packets[15].pos, packets[15].size
     data = bytearray(path.read_bytes())
-    start, size = packets[15]
     data[start : start + size] = bytes([255]) * size
     path.write_bytes(data)
     return path
@@ -114,16 +114,18 @@ def damaged(encode_video):
 
 def test_damage_lasts_to_the_next_key_frame(damaged, frame_number):
     reader = open_video(damaged)
-    read = dict(reader.pictures(range(40)))
-    assert [index for index in read if read[index] is None] == list(range(15, 24))
-    assert all(frame_number(read[i]) == i for i in read if read[i] is not None)
+    pictures = dict(reader.pictures(range(40)))
+    for index, picture in pictures.items():
+        is_damaged = index in range(15, 24)
+        assert picture is None if is_damaged else frame_number(picture) == index
+    assert [*pictures] == [*range(40)]
     cases = {(3, 14, 15): 15, (16, 30): 16, (20, 30): 20, (17, 22): 17}.items()
     for reader.reads_on, (inds, first) in product((False, True), cases):
         words = f'a.mp4: frame {first}, counted from 0, at {first / 10:.3f} s, cannot'
         with pytest.raises(DamagedVideo, match=words) as error:
             reader.get_batch(inds)
         assert error.value.stretch[0] == pytest.approx(first / 10)
-    assert [frame_number(one) for one in reader.get_batch([14, 24])] == [14, 24]
+    assert [frame_number(picture) for picture in reader.get_batch([14, 24])] == [14, 24]
 
 
 def test_a_stretch_that_a_file_lacks_is_told(encode_video):
@@ -133,7 +135,7 @@ def test_a_stretch_that_a_file_lacks_is_told(encode_video):
     path = encode_video('a.mkv', times, g='10', sc_threshold='0')
     reader = open_video(path, damage.append)
     assert len(open_video(path)) == 40
-    assert reader.gaps == [one.stretch for one in damage]
+    assert reader.gaps == [error.stretch for error in damage]
     np.testing.assert_allclose(reader.gaps, [(2, 5)])
     with pytest.raises(DamagedVideo, match=r'cannot be read from 2\.000 s to 5\.000 s'):
         reader.get_batch([15, 25])

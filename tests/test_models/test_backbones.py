@@ -47,9 +47,9 @@ def test_shifts_stay_inside_a_clip():
     clips = torch.randn(2, 3, 4, 32, 32)
     changed = clips.clone()
     changed[0, :, 1] = 0
-    before, after = model(clips)[0], model(changed)[0]
-    torch.testing.assert_close(before[1:], model(clips[1:])[0])
-    differs = (before != after).flatten(3).any(3).any(1)
+    feats, changed_feats = model(clips)[0], model(changed)[0]
+    torch.testing.assert_close(feats[1:], model(clips[1:])[0])
+    differs = (feats != changed_feats).flatten(3).any(3).any(1)
     assert differs[0].any() and differs[0, [0, 2]].all()  # the neighbours in time
     assert not differs[1].any()
     with pytest.raises(ValueError, match='num_segments=4 but the clips have 3 frames'):
@@ -102,8 +102,8 @@ def test_the_only_level_is_a_level_too():
 def test_dropping_leaves_no_parameter_without_gradient():
     clips = torch.randn(1, 3, 4, 32, 32)
     x3d = dict(type='mmaction.X3D', gamma_w=0.3, gamma_b=2.25, gamma_d=0.1)
-    kept, dropped = tap(x3d, LAYERS), tap(x3d, LAYERS, drop=['conv5'])
-    assert len(without_gradient(kept, kept(clips))) == 3  # a convolution and its norm
+    full, dropped = tap(x3d, LAYERS), tap(x3d, LAYERS, drop=['conv5'])
+    assert len(without_gradient(full, full(clips))) == 3  # a convolution and its norm
     assert not without_gradient(dropped, dropped(clips))
 
 

@@ -91,18 +91,18 @@ def test_equals_the_literal_formulation(backend, sizes):
 
 
 def bytes_kept(decoder, feats):
-    given = [*decoder.parameters(), *feats]
-    return bytes_kept_for_backward(lambda: run(decoder, feats), given)
+    inputs = [*decoder.parameters(), *feats]
+    return bytes_kept_for_backward(lambda: run(decoder, feats), inputs)
 
 
 @each_kind
 def test_checkpointed_stages_keep_less_for_the_same_gradients(kind):
     decoder = make_decoder(num_stages=4, **kind)
     feats = made_up_feats(decoder)
-    kept = bytes_kept(decoder, feats)
+    num_bytes = bytes_kept(decoder, feats)
     expected = gradients(decoder, run(decoder, feats), feats)
     decoder.with_cp = True
-    assert bytes_kept(decoder, feats) < kept / 3
+    assert bytes_kept(decoder, feats) < num_bytes / 3
     assert_all_close(gradients(decoder, run(decoder, feats), feats), expected, 1e-5)
 
 
@@ -112,9 +112,9 @@ def test_nothing_is_kept_of_every_point_in_every_frame():
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
     stages, levels = 2, 4
-    kept = bytes_kept(literal, feats)
-    assert kept > stages * levels * a_sample_each
-    assert bytes_kept(decoder, feats) < kept / 4
+    num_bytes = bytes_kept(literal, feats)
+    assert num_bytes > stages * levels * a_sample_each
+    assert bytes_kept(decoder, feats) < num_bytes / 4
 
 
 @each_kind
@@ -123,7 +123,7 @@ def test_stages_compile_without_graph_breaks(kind):
     sizes = dict(num_stages=1, num_frames=1, num_queries=2) | kind
     decoder, eager = make_twins(dict(compile_stages=options), {}, **sizes)
     feats = made_up_feats(decoder, batch=1, size=(32, 32))
-    outputs, expected = (run(each, feats, (32, 32)) for each in (decoder, eager))
+    outputs, expected = (run(twin, feats, (32, 32)) for twin in (decoder, eager))
     assert_all_close(outputs, expected, 1e-5)
     assert_all_close(
         gradients(decoder, outputs, feats), gradients(eager, expected, feats), 1e-4

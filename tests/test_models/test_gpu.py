@@ -1,4 +1,4 @@
-"""What only a GPU can show: the other tests' laws with the back ends that run there."""
+"""Laws of the other tests, with the back ends that run on a GPU."""
 
 import pytest
 import test_decoder as decoders

@@ -76,14 +76,14 @@ def test_predictions_keep_sure_queries_in_order():
     )
 
 
-@pytest.mark.parametrize('topk, kept', [(0, 0), (2, 2), (9, 3)])
-def test_fallback_keeps_the_best(topk, kept):
+@pytest.mark.parametrize('topk, count', [(0, 0), (2, 2), (9, 3)])
+def test_fallback_keeps_the_best(topk, count):
     output = stage_output(
         [UNSURE, [-1.0, 1.0], [-2.0, 2.0]], [(0, 0, 9, 9), (0, 0, 48, 32), (0, 0, 8, 8)]
     )
     predictions = predict(make_head(fallback_topk=topk), output)
-    assert len(predictions) == kept
-    if kept:
+    assert len(predictions) == count
+    if count:
         assert predictions.bboxes[0].tolist() == [0, 0, 0.5, 0.5]  # best first
 
 
@@ -95,7 +95,6 @@ def test_scores_times_person_score():
 
 
 FOCAL = dict(type='mmdet.FocalLoss', loss_weight=2.0)
-SIGMOID_CE = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)
 HUNGARIAN = dict(type='mmdet.HungarianAssigner')
 # Its default iou_calculator is a part of mmdet without a prefix.
 MAX_IOU = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.6, neg_iou_thr=0.4)
@@ -154,14 +153,14 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
     head = make_head(loss_action=loss)
     output = random_output()
     targets = targets_of(head, output, [two_persons()])
-    each = MODELS.build(loss)(
+    pair_losses = MODELS.build(loss)(
         output.action_logits[0, targets.action_rows],
         targets.actions,
         reduction_override='none',
     )
-    assert each.shape == (2, 3)
+    assert pair_losses.shape == (2, 3)
     ours = head.loss([output], [two_persons()])['loss_action']
-    torch.testing.assert_close(ours, each.sum() / 2)
+    torch.testing.assert_close(ours, pair_losses.sum() / 2)
 
 
 MIXING = (ROOT / 'docs' / 'mixing.md').read_text()
@@ -239,13 +238,13 @@ def test_a_batch_adds_up_to_its_clips():
     head = make_head(loss_person=FOCAL)
     first, second = random_output(), stage_output([SURE, UNSURE], TWO)
     alone = [
-        head.loss([StageOutput(*(v[:, :2] for v in one))], [truth])['loss_person']
-        for one, truth in ((first, two_persons()), (second, data_sample()))
+        head.loss([StageOutput(*(v[:, :2] for v in output))], [truth])['loss_person']
+        for output, truth in ((first, two_persons()), (second, data_sample()))
     ]
-    both = StageOutput(
+    joined = StageOutput(
         *(torch.cat((a[:, :2], b)) for a, b in zip(first, second, strict=True))
     )
-    together = head.loss([both], [two_persons(), data_sample()])['loss_person']
+    together = head.loss([joined], [two_persons(), data_sample()])['loss_person']
     torch.testing.assert_close(together, (2 * alone[0] + alone[1]) / 2)
 
 

@@ -62,12 +62,12 @@ def test_nms_keeps_what_overlaps_no_better_box():
     overlap = (corners[1] - corners[0]).clamp(0).prod(-1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     iou = overlap / (areas[:, None] + areas - overlap)
-    kept = []
-    for each in scores.argsort(descending=True).tolist():
-        if not (iou[each, kept] > 0.3).any():
-            kept.append(each)
-    assert 10 < len(kept) < 50
-    assert nms(boxes, scores, iou_threshold=0.3, offset=0).tolist() == kept
+    survivors = []
+    for index in scores.argsort(descending=True).tolist():
+        if not (iou[index, survivors] > 0.3).any():
+            survivors.append(index)
+    assert 10 < len(survivors) < 50
+    assert nms(boxes, scores, iou_threshold=0.3, offset=0).tolist() == survivors
     assert nms(boxes[:0], scores[:0], iou_threshold=0.3, offset=0).tolist() == []
 
 
@@ -75,16 +75,16 @@ def test_nms_keeps_what_overlaps_no_better_box():
 def test_roi_align_of_a_ramp_is_the_ramp_at_the_centres_of_bins(samples):
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(30.0), indexing='ij')
     ramp = (2 * x + 3 * y)[None, None]
-    found = align(ramp, torch.tensor([[0.0, 8, 4, 48, 22]]), samples=samples)
+    means = align(ramp, torch.tensor([[0.0, 8, 4, 48, 22]]), samples=samples)
     x = (8 + 40 * (torch.arange(5) + 0.5) / 5) / 2 - 0.5
     y = (4 + 18 * (torch.arange(3) + 0.5) / 3) / 2 - 0.5
-    torch.testing.assert_close(found[0, 0], 2 * x + 3 * y[:, None])
+    torch.testing.assert_close(means[0, 0], 2 * x + 3 * y[:, None])
 
 
 def test_roi_align_gives_the_numbers_of_compiled_mmcv():
     feats = torch.arange(2 * 12 * 20).float().view(2, 1, 12, 20).sin()
     rois = torch.tensor([[0, -7, -9, 10, 50], [1, 36, 20, 90, 23.5], [1, 5, 5, 5, 5]])
-    found = [
+    means = [
         align(feats, rois, (1, 2), 0, aligned).flatten() for aligned in (True, False)
     ]
     expected = [
@@ -92,7 +92,7 @@ def test_roi_align_gives_the_numbers_of_compiled_mmcv():
         [0.004813, 0.006123, 0.091088, 0.0, 0.838963, 0.907526],
     ]
     torch.testing.assert_close(
-        torch.stack(found), torch.tensor(expected), atol=1e-5, rtol=0
+        torch.stack(means), torch.tensor(expected), atol=1e-5, rtol=0
     )
 
 
@@ -102,8 +102,8 @@ def test_the_gradient_of_roi_align_is_its_transpose(aligned):
     feats, rois = torch.randn(2, 3, 12, 20), random_rois(20)
     output = align(feats, rois, samples=0, aligned=aligned)
     grad, grad_feats = torch.randn_like(output), torch.zeros_like(feats)
-    given = options((3, 5), 0, aligned)
-    roi_align_backward(grad, rois, None, None, grad_feats, **given)
+    settings = options((3, 5), 0, aligned)
+    roi_align_backward(grad, rois, None, None, grad_feats, **settings)
     torch.testing.assert_close((output * grad).sum(), (feats * grad_feats).sum())
 
 

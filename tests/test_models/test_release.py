@@ -22,10 +22,11 @@ def test_every_backbone_is_found(backbone):
     expected = make_parts(backbone, SIZES)
     for part, config in expected.items():
         model = MODELS.build(parts[part])
-        own = {name: v for name, v in converted.items() if name.startswith(f'{part}.')}
-        model.load_state_dict(
-            {name.removeprefix(f'{part}.'): own[name] for name in own}
-        )
+        prefix, weights = f'{part}.', {}
+        for name, value in converted.items():
+            if name.startswith(prefix):
+                weights[name.removeprefix(prefix)] = value
+        model.load_state_dict(weights)
         for key, value in config.items():
             if key != 'type':
                 assert parts[part][key] == value or tuple(value) == parts[part][key]
@@ -46,8 +47,8 @@ def test_every_backbone_is_found(backbone):
 )
 def test_sizes_are_read_off(sizes):
     _, parts = convert_state_dict(released_state_dict('slowonly', **sizes))
-    found = {name: parts['decoder'][name] for name in SIZES}
-    assert found == {**SIZES, **sizes}
+    decoder_sizes = {name: parts['decoder'][name] for name in SIZES}
+    assert decoder_sizes == {**SIZES, **sizes}
 
 
 def test_faults_are_listed(slowonly):

@@ -86,8 +86,8 @@ def test_maps(case, maps):
 
 def test_stage_outputs(case, model, maps, monkeypatch):
     expected = reference(case)
-    others = ('grid_sample', 'grid_means') if case == 'slowonly_r50' else ()
-    for backend in ('embedding_bag', *others):
+    further_backends = ('grid_sample', 'grid_means') if case == 'slowonly_r50' else ()
+    for backend in ('embedding_bag', *further_backends):
         monkeypatch.setattr(model.decoder, 'sampling_backend', backend)
         with torch.no_grad():
             boxes_xyzr = whole_frames(model.decoder, IMG_SHAPES)

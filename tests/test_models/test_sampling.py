@@ -117,7 +117,8 @@ def test_calls_and_backward_passes_do_not_mix(backend):
         return sum(mean.sin().sum() for mean in means)
 
     alone = [
-        torch.autograd.grad(loss(fresh()(each)), feats) for each in (points, shifted)
+        torch.autograd.grad(loss(fresh()(locations)), feats)
+        for locations in (points, shifted)
     ]
     sampler = fresh()
     first, second = loss(sampler(points)), loss(sampler(shifted))

@@ -124,13 +124,13 @@ def test_query_vectors_come_with_their_persons_and_change_nothing():
     model.head.score_thr = 0.0
     model.head.score_thr = predict().person_scores.median().item()
     plain, model.with_query_vectors = predict(), True
-    found = predict()
-    assert {*found.keys()} - {*plain.keys()} == {'query_vectors'}
+    instances = predict()
+    assert {*instances.keys()} - {*plain.keys()} == {'query_vectors'}
     for name, value in plain.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
-    rows = torch.cdist(found.query_vectors, stages[-1][0]).argmin(dim=1)
+        torch.testing.assert_close(instances[name], value, rtol=0, atol=0)
+    rows = torch.cdist(instances.query_vectors, stages[-1][0]).argmin(dim=1)
     assert (rows.diff() > 0).all() and 0 < len(rows) < 5
-    torch.testing.assert_close(found.query_vectors, stages[-1][0, rows])
+    torch.testing.assert_close(instances.query_vectors, stages[-1][0, rows])
 
 
 @MODELS.register_module()
@@ -139,7 +139,7 @@ class WatchedQueries(QueryPart):
 
     def __init__(self, *, prefix, **sizes):
         super().__init__(**sizes)
-        self.prefix, self.heard = prefix, []
+        self.prefix, self.calls = prefix, []
 
     def micro_batches(self, batch):
         clips = range(len(batch.data_samples))
@@ -148,21 +148,21 @@ class WatchedQueries(QueryPart):
     def enter_training(self, batch):
         clips = len(batch.data_samples)
         vectors = torch.full((clips, 3, self.embed_dims), len(self.prefix) + 1.0)
-        whole = torch.tensor([48.0, 32, 6.3, -0.58]).expand(clips, 3, 4)
-        counts = torch.tensor([[len(one.gt_instances)] for one in batch.data_samples])
+        boxes_xyzr = torch.tensor([48.0, 32, 6.3, -0.58]).expand(clips, 3, 4)
+        counts = [[len(sample.gt_instances)] for sample in batch.data_samples]
         places = torch.arange(1, 4)
         return ExtraQueries(
             Queries(vectors, vectors),
-            whole,
+            boxes_xyzr,
             blocked=torch.zeros(3, 3, dtype=torch.bool),
             hidden=torch.ones(3, dtype=torch.bool),
-            persons=torch.where(places <= counts, places, -1),
+            persons=torch.where(places <= torch.tensor(counts), places, -1),
             prefix=self.prefix,
         )
 
-    def loss(self, batch, seen, persons):
-        self.heard.append((seen.boxes_xyzr.size(1), persons.tolist()))
-        return {f'loss_{self.prefix}watched': seen.queries.spatial.sum() * 0}
+    def loss(self, batch, outputs, persons):
+        self.calls.append((outputs.boxes_xyzr.size(1), persons.tolist()))
+        return {f'loss_{self.prefix}watched': outputs.queries.spatial.sum() * 0}
 
 
 def test_parts_add_queries_whose_persons_are_known():
@@ -175,8 +175,8 @@ def test_parts_add_queries_whose_persons_are_known():
     losses = losses_of(model, TWO, NONE)
     assert {'loss_dn.watched', 'loss_watched', 'd0.dn.loss_iou'} <= {*losses}
     # Each part asked for the clips one by one, and hears of own and shared queries.
-    (of_two, of_none) = model.carried.heard
-    assert model.noised.heard == model.carried.heard
+    (of_two, of_none) = model.carried.calls
+    assert model.noised.calls == model.carried.calls
     assert of_two[0] == 5 + 3 and of_two[1][0][5:] == [1, 2, -1]
     assert of_none[1] == [[0] * 5 + [-1] * 3]
     # Nobody attends to hidden queries: the decoder's own say what they say alone.

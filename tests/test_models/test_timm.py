@@ -108,11 +108,10 @@ def test_norms_and_frozen_parts_are_not_trained():
         )
     ).train()
     assert isinstance(backbone.backbone, TimmBackbone)
-    before = backbone.state_dict()
-    before = {name: value.clone() for name, value in before.items()}
+    weights = {name: value.clone() for name, value in backbone.state_dict().items()}
     sum(level.sum() for level in backbone(torch.rand(1, 3, 1, *SIZE))).backward()
     trained = {n for n, p in backbone.named_parameters() if p.grad is not None}
     assert 'backbone.model.layer1.0.conv1.weight' in trained
     assert not any('.bn' in name or 'model.conv1' in name for name in trained)
     for name, value in backbone.state_dict().items():
-        torch.testing.assert_close(value, before[name])
+        torch.testing.assert_close(value, weights[name])

@@ -70,14 +70,15 @@ def test_kinks_at_pixel_centres_and_points_at_infinity():
     torch.testing.assert_close(ours, oracles, rtol=1e-4, atol=1e-5)
 
 
-def test_half_levels_are_summed_in_float32(dtype=torch.bfloat16):
-    feats, *rest = laws.random_case(8)
+def test_half_levels_are_summed_in_float32():
+    dtype = torch.bfloat16
+    feats, *arguments = laws.random_case(8)
     feats = [feat.to(dtype) for feat in feats]
     with torch.autocast('cpu', dtype=dtype):
-        means, gradients = laws.means_and_gradients('triton', feats, *rest)
+        means, gradients = laws.means_and_gradients('triton', feats, *arguments)
     full = [feat.float() for feat in feats]
     oracle_means, oracle_gradients = laws.means_and_gradients(
-        'grid_sample', full, *rest
+        'grid_sample', full, *arguments
     )
     torch.testing.assert_close(means, oracle_means, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(

@@ -60,16 +60,17 @@ def test_one_frame_is_a_keyframe():
 def test_frames_in_another_order_give_boxes_in_that_order():
     decoder = make_decoder()
     feats = decoders.made_up_feats(decoder)
-    before = run(decoder, feats)
+    original = run(decoder, feats)
     order = [2, 0, 1]
     for stage in decoder.stages:
         stage.over_time.code.data = stage.over_time.code.data[order]
-    after = run(decoder, [feat[:, :, order] for feat in feats])
+    reordered = run(decoder, [feat[:, :, order] for feat in feats])
     for name in ('person_logits', 'bboxes'):
-        ours, expected = getattr(after, name), getattr(before, name)[:, :, order]
+        ours, expected = getattr(reordered, name), getattr(original, name)[:, :, order]
         decoders.assert_all_close([ours], [expected], 1e-5)
     # What somebody does may depend on the order.
-    assert not torch.allclose(after.action_logits, before.action_logits, atol=1e-3)
+    actions = reordered.action_logits, original.action_logits
+    assert not torch.allclose(*actions, atol=1e-3)
 
 
 # -------------------------------------------------------------------- the head
@@ -94,8 +95,8 @@ def test_frames_of_a_clip_lie_between_those_of_the_maps():
     """Two frames stand for the times 0.5 and 2.5 of four."""
     bboxes = torch.tensor([[0.0, 0, 4, 4], [8, 0, 12, 4]]).view(1, 1, 2, 4)
     output = TubeletStageOutput(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3), bboxes)
-    left = at_clip_frames(output, 4).bboxes[0, 0, :, 0]
-    assert left.tolist() == [0, 2, 6, 8]
+    left_sides = at_clip_frames(output, 4).bboxes[0, 0, :, 0]
+    assert left_sides.tolist() == [0, 2, 6, 8]
     assert torch.equal(at_clip_frames(output, 2).bboxes, bboxes)
 
 
@@ -122,12 +123,12 @@ def test_a_clip_of_one_frame_costs_what_a_keyframe_does(settings):
 
 def test_cost_is_a_mean_over_the_frames_where_it_counts():
     cost = TASK_UTILS.build(COST)
-    parts = [TASK_UTILS.build(one) for one in COST['person_costs'] + COST['box_costs']]
+    parts = [*map(TASK_UTILS.build, COST['person_costs'] + COST['box_costs'])]
     output, truth = random_output(), tube_sample(ALWAYS, LEAVES, SPARSE).gt_instances
     queries = InstanceData(scores=output.person_logits[0], bboxes=output.bboxes[0])
     meta = dict(img_shape=(64, 96))
-    found = cost(queries, truth, img_meta=meta)
-    assert found.shape == (5, 3)
+    costs = cost(queries, truth, img_meta=meta)
+    assert costs.shape == (5, 3)
 
     def at(part, person, frame):
         """Costs of all queries in a frame."""
@@ -144,11 +145,12 @@ def test_cost_is_a_mean_over_the_frames_where_it_counts():
         )[:, 0]
 
     frames = [(range(4), range(4)), (range(4), range(2)), ([1], [1])]
-    for person, (known, boxed) in enumerate(frames):
-        expected = sum(at(parts[0], person, k) for k in known) / len(known)
+    for person, (person_frames, box_frames) in enumerate(frames):
+        expected = sum(at(parts[0], person, k) for k in person_frames)
+        expected = expected / len(person_frames)
         for part in parts[1:]:
-            expected += sum(at(part, person, k) for k in boxed) / len(boxed)
-        torch.testing.assert_close(found[:, person], expected)
+            expected += sum(at(part, person, k) for k in box_frames) / len(box_frames)
+        torch.testing.assert_close(costs[:, person], expected)
 
 
 @pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
@@ -192,10 +194,11 @@ def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
     ours = head.loss([output._replace(action_logits=logits)], [in_each_frame(make())])
     for name, value in head.loss([output], [make()]).items():
         torch.testing.assert_close(ours[name], value)
-    found = predict(output._replace(action_logits=logits), score_thr=0.0, **settings)
+    in_frames = output._replace(action_logits=logits)
+    predictions = predict(in_frames, score_thr=0.0, **settings)
     once = predict(output, score_thr=0.0, **settings).scores
-    assert found.scores.shape == (5, 4, NUM_CLASSES)
-    torch.testing.assert_close(found.scores, once.unsqueeze(1).expand(-1, 4, -1))
+    assert predictions.scores.shape == (5, 4, NUM_CLASSES)
+    torch.testing.assert_close(predictions.scores, once.unsqueeze(1).expand(-1, 4, -1))
 
 
 def test_boxes_where_there_is_none_may_be_anything():
@@ -208,25 +211,28 @@ def test_boxes_where_there_is_none_may_be_anything():
 
 
 def predict(output, clip_len=4, **settings):
-    (found,) = make_head(**settings).predict([output], [tube_sample(clip_len=clip_len)])
-    return found
+    sample = tube_sample(clip_len=clip_len)
+    (predictions,) = make_head(**settings).predict([output], [sample])
+    return predictions
 
 
 def test_predictions_are_tubelets_in_all_frames_of_the_clip():
     """The second is there in one frame of four, the third nowhere."""
-    sure, unsure = (8.0, 0.0), (0.0, 8.0)
-    logits = torch.tensor([[sure] * 4, [unsure, sure, unsure, unsure], [unsure] * 4])
+    is_there = torch.zeros(3, 4)
+    is_there[0] = is_there[1, 1] = 1
+    logits = 8 * torch.stack([is_there, 1 - is_there], dim=-1)
     output = random_output(queries=3)._replace(person_logits=logits[None])
-    found = predict(output)
+    predictions = predict(output)
     present = torch.tensor(8.0).sigmoid()
-    torch.testing.assert_close(found.tubelet_scores, present.expand(2))
-    assert (found.person_scores > 0.5).tolist() == [
+    torch.testing.assert_close(predictions.tubelet_scores, present.expand(2))
+    assert (predictions.person_scores > 0.5).tolist() == [
         [True] * 4,
         [False, True, False, False],
     ]
     scale = torch.tensor([96.0, 64, 96, 64])
-    torch.testing.assert_close(found.bboxes * scale, output.bboxes[0, :2])
-    assert found.scores.shape == (2, NUM_CLASSES) and not found.scores[:, 0].any()
+    torch.testing.assert_close(predictions.bboxes * scale, output.bboxes[0, :2])
+    assert predictions.scores.shape == (2, NUM_CLASSES)
+    assert not predictions.scores[:, 0].any()
 
     assert predict(output, clip_len=8).bboxes.shape == (2, 8, 4)
     nothing = predict(output._replace(person_logits=logits[None, [2] * 3]))
@@ -235,12 +241,12 @@ def test_predictions_are_tubelets_in_all_frames_of_the_clip():
 
 def test_truth_of_another_kind():
     """Keyframes and tubelets, several actions and one."""
-    person, both = data_sample([(0, 0, 9, 9)], [(1,)]), tube_sample(ALWAYS)
-    both.gt_instances.labels[:, 1:] = 1
+    person, tube = data_sample([(0, 0, 9, 9)], [(1,)]), tube_sample(ALWAYS)
+    tube.gt_instances.labels[:, 1:] = 1
     for head, sample in (
         (make_head(), person),
-        (MODELS.build(tiny_head()), both),
-        (make_head(**SOFTMAX), both),
+        (MODELS.build(tiny_head()), tube),
+        (make_head(**SOFTMAX), tube),
     ):
         with pytest.raises(UserError):
             head.check_truth([sample])

@@ -33,4 +33,4 @@ def test_a_real_clip_is_learnt_from_and_detected_in(tmp_path, monkeypatch):
     thr = '--person-thr', 0
     run_tool('demo', video, CONFIG, checkpoint, '--out', 'found.mp4', *thr)
     keyframes = json.loads(Path('found.json').read_text())['keyframes']
-    assert len(keyframes) > 9 and all(one['persons'] for one in keyframes)
+    assert len(keyframes) > 9 and all(keyframe['persons'] for keyframe in keyframes)

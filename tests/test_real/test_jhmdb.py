@@ -95,8 +95,8 @@ def write_config(config, path, ann_file, **settings):
         dataset.pop('bystanders_file', None)
         opened = dict(type='OpenVideo', keep_frames=True)
         decoded = dict(type='DecodeFrames')
-        clip, _, *others = dataset.pipeline
-        dataset.pipeline = [opened, clip, decoded, *others]
+        clip, _, *transforms = dataset.pipeline
+        dataset.pipeline = [opened, clip, decoded, *transforms]
     metric = dict(type='TubeFrameMAPMetric', ann_file=str(ann_file))
     cfg.val_evaluator = cfg.test_evaluator = [metric]
     cfg.model.backbone.backbone.checkpoint = None

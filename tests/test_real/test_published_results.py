@@ -78,8 +78,8 @@ def perfect_samples(truth, video):
                 for row in tube[tube[:, 0] == frame]:
                     boxes.append(row[1:] / np.tile([width, height], 2))
                     scores.append(np.eye(25)[label + 1])
-        found = InstanceData(
+        instances = InstanceData(
             bboxes=np.reshape(boxes, (-1, 4)), scores=np.reshape(scores, (-1, 25))
         )
-        samples.append(dict(video_id=video, timestamp=frame, pred_instances=found))
+        samples.append(dict(video_id=video, timestamp=frame, pred_instances=instances))
     return samples

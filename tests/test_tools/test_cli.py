@@ -21,10 +21,10 @@ def run(*arguments):
 def test_the_help_that_is_kept_is_that_of_the_tools():
     """Written by ``cd tools; python -c 'import cli; cli.write_help()'``."""
     for verb, texts in cli.make_help().items():
-        kept = cli.read_help()[verb]
-        assert kept['does'] == texts['does']
+        stored = cli.read_help()[verb]
+        assert stored['does'] == texts['does']
         # The layout depends on the Python.
-        assert {*kept['help'].split()} == {*texts['help'].split()}, verb
+        assert {*stored['help'].split()} == {*texts['help'].split()}, verb
 
 
 @pytest.mark.parametrize(

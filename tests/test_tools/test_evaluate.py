@@ -94,8 +94,8 @@ def fail(config, capsys, write):
 
 
 def sample(video='a', timestamp=1, **changes):
-    found = dict(bboxes=np.zeros((1, 4)), scores=np.zeros((1, 3))) | changes
-    return dict(video_id=video, timestamp=timestamp, pred_instances=found)
+    instances = dict(bboxes=np.zeros((1, 4)), scores=np.zeros((1, 3))) | changes
+    return dict(video_id=video, timestamp=timestamp, pred_instances=instances)
 
 
 def test_same_digits_as_in_a_run_from_dump_and_csv(config, tmp_path, evaluate):
@@ -120,15 +120,17 @@ def test_a_dump_of_mmaction2(config, tmp_path, evaluate):
     for time in (1, 9):
         rois, scores = torch.rand((2, 3, 5), generator=random)
         rois = torch.cat([rois[:, :3], rois[:, :2] + rois[:, 2:4]], dim=1).clamp(max=1)
-        found = InstanceData(bboxes=rois[:, 1:], scores=scores[:, :3].bfloat16())
+        instances = InstanceData(bboxes=rois[:, 1:], scores=scores[:, :3].bfloat16())
         meta = dict(video_id='a', timestamp=time, img_shape=(256, 340), crop=np.ones(4))
-        samples.append(ActionDataSample(metainfo=meta, pred_instances=found))
+        samples.append(ActionDataSample(metainfo=meta, pred_instances=instances))
         truth = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, 3))
         samples[-1].set_data(
             dict(gt_instances=truth, proposals=InstanceData(bboxes=rois))
         )
         expected.append(
-            sample('a', time, bboxes=rois[:, 1:].numpy(), scores=to_numpy(found.scores))
+            sample(
+                'a', time, bboxes=rois[:, 1:].numpy(), scores=to_numpy(instances.scores)
+            )
         )
     evaluator = Evaluator(DumpResults(str(tmp_path / 'mmaction2.pkl')))
     evaluator.process(samples)
@@ -152,8 +154,8 @@ def test_lines_that_count(evaluate):
         'a,1,0,0,0.4,1,1,0.9',
         'b,2.5,0,0,0.4,1,1,0.90000000002',
     )
-    for found in (repeated, near):
-        assert evaluate(found)['mAP/run'] == pytest.approx((1 + 2 / 3) / 2)
+    for lines in (repeated, near):
+        assert evaluate(lines)['mAP/run'] == pytest.approx((1 + 2 / 3) / 2)
 
 
 TUBE_ROWS = (
@@ -210,13 +212,13 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     truth['gttubes']['w'] = {0: truth['gttubes']['v'][0]}
     truth.update(test_videos=[['v'], ['w']], train_videos=[['w'], ['v']])
     (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
-    found = [tmp_path / 'v.csv', tmp_path / 'w.csv']
-    found[0].write_text('\n'.join(TUBE_ROWS))
+    files = [tmp_path / 'v.csv', tmp_path / 'w.csv']
+    files[0].write_text('\n'.join(TUBE_ROWS))
     # Of run, half of the frames with a wrong one before.
     half = [f'w,{frame},0.5,0,0.75,1,1,0.95' for frame in range(1, 10)]
-    found[1].write_text('\n'.join([*half, *TUBE_ROWS]).replace('v,', 'w,'))
+    files[1].write_text('\n'.join([*half, *TUBE_ROWS]).replace('v,', 'w,'))
     options = tubes, '--json', tmp_path / 'values.json', '--splits', 1, 2
-    run_tool('evaluate', *found, *options)
+    run_tool('evaluate', *files, *options)
     assert 'one video' in capsys.readouterr().err
     values = json.loads((tmp_path / 'values.json').read_text())
     values.pop('intervals')
@@ -225,7 +227,7 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     assert mean == (first + second) / 2
     # A value that a split lacks has no mean.
     assert 'frame_mAP/sit@0.5' in values['split 1'].keys() - values['mean'].keys()
-    run_and_fail(capsys, 'evaluate', *found[::-1], *options)
+    run_and_fail(capsys, 'evaluate', *files[::-1], *options)
 
 
 def test_a_table_of_all_protocols(tmp_path, monkeypatch, write_text, capsys):
@@ -233,8 +235,8 @@ def test_a_table_of_all_protocols(tmp_path, monkeypatch, write_text, capsys):
     truth, samples = noisy(0)
     (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
     config, report = write_text('tubes.py', CONFIGS['tubes.py']), tmp_path / 'all.json'
-    found = write_text('found.csv', *csv_lines(samples))
-    run_tool('evaluate', found, config, '--protocol', 'all', '--json', report)
+    predictions = write_text('found.csv', *csv_lines(samples))
+    run_tool('evaluate', predictions, config, '--protocol', 'all', '--json', report)
     rows = json.loads(report.read_text())
     for kind, unit in ((TubeFrameMAPMetric, 'boxes'), (VideoMAPMetric, 'tubes')):
         of_kind = {row['protocol']: row for row in rows if row['of'] == unit}
@@ -243,9 +245,9 @@ def test_a_table_of_all_protocols(tmp_path, monkeypatch, write_text, capsys):
             is_linked = kind is VideoMAPMetric
             options = dict(protocol=name, **dict(linking=name) if is_linked else {})
             metric = kind('GT.pkl', **options)
-            values = evaluate_results([metric], read_results(found))
+            values = evaluate_results([metric], read_results(predictions))
             overall = values[f'{metric.default_prefix}/overall@0.5']
             assert of_kind[name]['mAP@0.5'] == overall
     assert 'yowo' in run_and_fail(
-        capsys, 'evaluate', found, config, '--protocol', 'yowoo'
+        capsys, 'evaluate', predictions, config, '--protocol', 'yowoo'
     )

@@ -65,9 +65,9 @@ def test_testing_dumps_and_draws(trained, tmp_path):
         *('--cfg-options', 'test_evaluator.score_thr=0.0'),
         *('--show-dir', tmp_path / 'pictures', '--interval', 2),
     )
-    found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
-    assert len(found) == 4
-    assert found[0]['pred_instances']['scores'].shape[1] == 3
+    samples = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(samples) == 4
+    assert samples[0]['pred_instances']['scores'].shape[1] == 3
     pictures = sorted((tmp_path / 'pictures').iterdir())
     assert [path.name for path in pictures] == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
     height, width, _ = cv2.imread(str(pictures[0])).shape
@@ -80,11 +80,11 @@ def test_slurm_scripts_hand_on_their_arguments(tmp_path):
     srun.chmod(0o755)
     path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
     environment = tool_environment(PATH=path, GPUS='4', SRUN_ARGS='--a=b --time=5')
-    rest = ['config with space.py', '--cfg-options', 'a=[1, 2]']
-    command = [ROOT / 'tools/slurm_train.sh', 'gpu', 'job', *rest]
+    arguments = ['config with space.py', '--cfg-options', 'a=[1, 2]']
+    command = [ROOT / 'tools/slurm_train.sh', 'gpu', 'job', *arguments]
     words = subprocess.check_output(command, env=environment, text=True).splitlines()
     resources = {'--partition=gpu', '--job-name=job', '--gres=gpu:4', '--ntasks=4'}
     assert resources | {'--a=b', '--time=5'} < {*words}
     script, config, *options = words[words.index('-u') + 1 :]
-    assert (script, config) == (str(ROOT / 'tools/train.py'), rest[0])
-    assert options == ['--launcher', 'slurm', *rest[1:]]
+    assert (script, config) == (str(ROOT / 'tools/train.py'), arguments[0])
+    assert options == ['--launcher', 'slurm', *arguments[1:]]
