@@ -69,8 +69,8 @@ def test_flops_of_a_config(run, config):
     assert figures['clip'] == [2, 32, 64]  # 32x40 of 4:5, padded
     assert larger['clip'] == [2, 64, 128]
     small, large = (
-        {row['part']: row['flops'] for row in each['rows']}
-        for each in (figures, larger)
+        {row['part']: row['flops'] for row in report['rows']}
+        for report in (figures, larger)
     )
     for part, factor in (('backbone', 4), ('neck', 4), ('decoder', 1)):
         assert large[part] == factor * small[part], part
@@ -83,6 +83,6 @@ def other():
     return lambda: open({str(calls)!r}, 'a').write('x')
 """)
     other = f'{file}:other'
-    found = run('throughput', config, '--against', other, '--turns', 2)['wall']
-    assert list(found) == [str(config), other] and min(found.values()) > 0
+    times = run('throughput', config, '--against', other, '--turns', 2)['wall']
+    assert list(times) == [str(config), other] and min(times.values()) > 0
     assert calls.read_text() == 3 * 'x'  # once to warm up

@@ -12,8 +12,8 @@ from stmixer_mm.projects.diagnosis.judging import class_results, judge_keyframes
 
 
 def predict(video_id, timestamp, bboxes, scores):
-    found = dict(bboxes=np.float32(bboxes), scores=np.float32(scores))
-    return dict(video_id=video_id, timestamp=timestamp, pred_instances=found)
+    instances = dict(bboxes=np.float32(bboxes), scores=np.float32(scores))
+    return dict(video_id=video_id, timestamp=timestamp, pred_instances=instances)
 
 
 def collect(metric, samples):
@@ -39,12 +39,16 @@ def test_judged_boxes_are_those_predicted():
     detections = collect(metric, samples)
     judged = judge_keyframes(metric, detections, score_thr=0.3)
     results = class_results(metric, metric.match_classes(detections))
-    assert sum(one.num_gts for one in judged) == sum(one.gts for one in results)
-    found = {(one['video_id'], one['timestamp']): one for one in samples}
-    for one in judged:
-        video, timestamp = one.key.split(',')
-        bboxes, scores = found[video, int(timestamp)]['pred_instances'].values()
-        for box in one.boxes:
+    num_gts = sum(result.gts for result in results)
+    assert sum(keyframe.num_gts for keyframe in judged) == num_gts
+    predictions = {
+        (sample['video_id'], sample['timestamp']): sample['pred_instances']
+        for sample in samples
+    }
+    for keyframe in judged:
+        video, timestamp = keyframe.key.split(',')
+        bboxes, scores = predictions[video, int(timestamp)].values()
+        for box in keyframe.boxes:
             is_box = np.isclose(bboxes, box.bbox_norm, atol=1e-6).all(axis=1)
             assert box.score in scores[is_box, int(box.class_name[-1]) + 1]
 
@@ -54,10 +58,10 @@ def test_costs_of_keyframes_by_hand(write_text):
         'truth.csv', 'v,1,0,0,0.4,1,1,0', 'v,1,0.6,0,1,1,2,0', 'v,2,0,0,0.4,1,1,0'
     )
     metric = FrameMAPMetric(ann_file, num_classes=3)
-    left, right = [0, 0, 0.4, 1], [0.6, 0, 1, 1]
+    boxes = [[0, 0, 0.4, 1], [0.6, 0, 1, 1]]
     samples = [
-        predict('v', 1, [left, right], [[0, 0.75, 0], [0, 0.5, 0.25]]),
-        predict('v', 2, [left], [[0, 1, 0.25]]),
+        predict('v', 1, boxes, [[0, 0.75, 0], [0, 0.5, 0.25]]),
+        predict('v', 2, boxes[:1], [[0, 1, 0.25]]),
     ]
     worst, second = judge_keyframes(metric, collect(metric, samples), score_thr=0.3)
     # Two are true, of which one is found with 0.75, and one at 0.5 is wrong; the
@@ -67,12 +71,12 @@ def test_costs_of_keyframes_by_hand(write_text):
 
 
 def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
-    config, found, out = write_project(tmp_path), tmp_path / 'f.pkl', tmp_path / 'out'
+    config, dump, out = write_project(tmp_path), tmp_path / 'f.pkl', tmp_path / 'out'
     box = [[0.1, 0.1, 0.5, 0.9]]
     scores = {'0.mp4': [[0, 0.9, 0]], '1.mp4': [[0, 0, 0.8]]}
     samples = [predict(video, 1, box, its) for video, its in scores.items()]
-    found.write_bytes(pickle.dumps(samples))
-    run_tool('analyze_results', found, config, '--out', out, '--num-worst', 3)
+    dump.write_bytes(pickle.dumps(samples))
+    run_tool('analyze_results', dump, config, '--out', out, '--num-worst', 3)
     folder = out / 'mAP'
     pictures = [path.name for path in sorted(folder.glob('*.jpg'))]
     assert pictures == [
@@ -89,7 +93,7 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     assert (first['video'], float(first['cost'])) == ('1.mp4', pytest.approx(2.8))
     # Without a video, all but the pictures of keyframes is there.
     (tmp_path / '1.mp4').unlink()
-    run_tool('analyze_results', found, config, '--out', tmp_path / 'again')
+    run_tool('analyze_results', dump, config, '--out', tmp_path / 'again')
     assert 'note: not all keyframes are drawn' in capsys.readouterr().err
     assert (tmp_path / 'again' / 'mAP' / 'keyframes.csv').is_file()
 

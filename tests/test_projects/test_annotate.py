@@ -258,7 +258,7 @@ def test_a_person_without_an_action_leaves_its_keyframe_out(convert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('attributes', 'wanted', 'actions'),
+    ('attributes', 'attribute_names', 'actions'),
     [
         (dict(wave=['TRUE', 'far'], source='run', group='a'), None, ['far', 'wave']),
         (dict(wave=' False', pose='none', sing=True, count=3), None, ['sing']),
@@ -266,9 +266,9 @@ def test_a_person_without_an_action_leaves_its_keyframe_out(convert, tmp_path):
         (dict(wave=True, pose='sit'), ['pose'], ['sit']),
     ],
 )
-def test_actions_from_attributes_of_coco(convert, attributes, wanted, actions):
+def test_actions_from_attributes_of_coco(convert, attributes, attribute_names, actions):
     text = coco(annotations=[person(attributes=attributes)])
-    summary = convert(text, 'ann.json', attributes=wanted)
+    summary = convert(text, 'ann.json', attributes=attribute_names)
     assert sorted(summary.class_counts) == actions
 
 
@@ -287,8 +287,8 @@ def test_rotated_boxes_become_those_around_them(convert):
     half_w, half_h = 5 + 12**0.5, 2 + 75**0.5
     expected = [14 - half_w, 20 - half_h, 14 + half_w, 20 + half_h]
     for content, name in ((cvat(track(*turned)), 'a.xml'), (text, 'a.json')):
-        found = convert(content, name).persons[0].bbox_norm * np.array([64, 48] * 2)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        bbox = convert(content, name).persons[0].bbox_norm * np.array([64, 48] * 2)
+        np.testing.assert_allclose(bbox, expected, atol=1e-4)
 
 
 def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
@@ -316,20 +316,20 @@ def test_a_task_without_frame_numbers_has_those_of_its_video(convert, tmp_path):
     meta = re.sub('<(size|stop_frame)>.*?</(size|stop_frame)>', '', META)
     assert len(convert(cvat(*TRACKS, meta=meta)).keyframes) == 4
     (tmp_path / 'clip.mp4').unlink()
-    known = convert(cvat(*TRACKS, meta=meta), fps=10).keyframes
-    assert len(known) == 3  # to the last box
+    keyframes = convert(cvat(*TRACKS, meta=meta), fps=10).keyframes
+    assert len(keyframes) == 3  # to the last box
 
 
 @pytest.mark.parametrize('steps', [[1 / 23.976], [0.02, 0.1, 0.4]])
-@pytest.mark.parametrize(('every', 'step'), [(0.1, 1), (2.3, 7)])
-def test_timestamps_name_annotated_frames(steps, every, step):
+@pytest.mark.parametrize(('interval_s', 'step'), [(0.1, 1), (2.3, 7)])
+def test_timestamps_name_annotated_frames(steps, interval_s, step):
     """Also at a variable rate."""
     times = np.cumsum(np.random.RandomState(0).choice(steps, 450))
     times -= times[0]
     clock = dict(fps=449 / times[-1], total_frames=450, frame_times=times)
     frames = range(4, 500, step)
-    pairs = choose_keyframes(frames, every, clock)
-    assert len(pairs) > 0.4 * min(times[-1] / every, len(frames))
+    pairs = choose_keyframes(frames, interval_s, clock)
+    assert len(pairs) > 0.4 * min(times[-1] / interval_s, len(frames))
     for time, frame in pairs:
         assert frame in frames
         assert frame == keyframe_index(time, **clock)

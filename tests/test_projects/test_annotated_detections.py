@@ -28,7 +28,7 @@ def random_keyframe(random, number, ids, *, has_masks=False):
     corners = np.sort(random.uniform(0, 1, (len(ids), 2, 2)), axis=1)
     corners[:, 1] = np.maximum(corners[:, 1], corners[:, 0] + 0.2).clip(0, 1)
     actions = [
-        [(ACTIONS[one], score) for one, score in enumerate(scores) if score > 0.4]
+        [(ACTIONS[label], score) for label, score in enumerate(scores) if score > 0.4]
         or [('stand', 0.4)]
         for scores in random.uniform(0, 1, (len(ids), 3))
     ]
@@ -46,8 +46,8 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     if not has_ids:
         ids = [[None] * len(its) for its in ids]
     keyframes = [
-        random_keyframe(random, *one, has_masks=form == 'coco')
-        for one in enumerate(ids)
+        random_keyframe(random, number, its, has_masks=form == 'coco')
+        for number, its in enumerate(ids)
     ]
     file = tmp_path / dict(cvat='found.xml', coco='found.json')[form]
     video(keyframes, str(path)).save(file, form)
@@ -56,19 +56,19 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     options = dict(out=tmp_path / 'train.csv', videos=str(tmp_path))
     annotated = convert_annotations([str(file)], **options).keyframes
     tracks = {}
-    for found in keyframes:
-        people = annotated.pop(('clip.mp4', found.time_s))
+    for written in keyframes:
+        people = annotated.pop(('clip.mp4', written.time_s))
         places = np.array([person.bbox_norm for person in people]).reshape(-1, 4)
         places = places * (48, 32, 48, 32)
-        for person in found.persons:
+        for person in written.persons:
             (row,) = np.flatnonzero(np.abs(places - person.bbox).max(axis=1) < 0.011)
-            done = {numbers[one.action] for one in person.actions}
+            done = {numbers[action.action] for action in person.actions}
             assert {*people[row].action_ids} == done
             assert people[row].mask == person.mask
             if has_ids:
                 track = people[row].person_id
                 assert tracks.setdefault(person.id, track) == track
-        assert len(people) == len(found.persons)
+        assert len(people) == len(written.persons)
     assert not annotated
     assert len({*tracks.values()}) == len(tracks)
 
@@ -79,18 +79,18 @@ def test_detections_in_the_form_of_a_task(tmp_path):
     task.write_text(test_annotate.cvat())
     actions = [[('walk', 0.9), ('wave', 0.8), ('stand', 0.7)], [('wave', 0.5)]]
     boxes = np.tile([0, 0, 16, 24], (2, 1))
-    found = video([keyframe(0, 0, boxes, actions, (0, 1))])
-    write_cvat(found, path, like=str(task))
-    written, wanted = (
+    detections = video([keyframe(0, 0, boxes, actions, (0, 1))])
+    write_cvat(detections, path, like=str(task))
+    written, expected = (
         read_cvat(str(file), file.read_bytes(), Counter()) for file in (path, task)
     )
-    assert written.declared == wanted.declared
+    assert written.declared == expected.declared
     assert [track[0].attributes for track in written.videos[0].tracks] == [
         dict(wave='true', pose='walk'),
         dict(wave='true', pose='__undefined__'),
     ]
     with pytest.raises(UserError):
-        write_cvat(replace(found, classes=['jump']), path, like=str(task))
+        write_cvat(replace(detections, classes=['jump']), path, like=str(task))
 
 
 def test_keyframes_beyond_the_video_are_not_written(tmp_path):

@@ -62,7 +62,7 @@ FOREIGN_MODELS = [row.replace('\\n', '\n').split(' => ', 1) for row in ROWS]
 def test_exported_files_that_are_not_ours(folder, tmp_path, change):
     onnx, _ = pytest.importorskip('onnx.parser'), pytest.importorskip('onnxruntime')
     text = read_data('foreign.onnx.txt')
-    text, about = (each.replace(*change or ('', '')) for each in (text, ABOUT))
+    text, about = (original.replace(*change or ('', '')) for original in (text, ABOUT))
     model = onnx.parse_model(text)
     model.metadata_props.add(key='stmixer_mm', value=about)
     path = tmp_path / 'other.onnx'

@@ -12,23 +12,17 @@ SMALL = dict(stages=1, queries=3, points=2, frames=2, size='40x50')
 def benchmark(tmp_path):
     def run(*options):
         out = tmp_path / 'rows.json'
-        small = [word for key, one in SMALL.items() for word in (f'--{key}', one)]
+        small = [word for key, value in SMALL.items() for word in (f'--{key}', value)]
         run_tool('benchmark', *small, '--turns', 1, '--json', out, *options)
         return json.loads(out.read_text())
 
     return run
 
 
-def test_a_row_for_each_combination(benchmark, capsys):
+def test_a_row_for_each_combination(benchmark):
     rows = benchmark('--mode', 'forward', 'train', '--batch', '1', '2')
     cases = [(row['mode'], row['batch']) for row in rows]
     assert cases == [('forward', 1), ('forward', 2), ('train', 1), ('train', 2)]
     for row in rows:
-        assert row['frames'] == 2 and row['dtype'] == 'float32'
-        assert row['device'] == 'cpu' and row['backend'] == 'embedding_bag'
         assert min(row['ours_s'], row['literal_s'], row['matmul_s']) > 0
         assert row['ratio'] == pytest.approx(row['literal_s'] / row['ours_s'], rel=0.1)
-        assert row['over_matmul'] > 0
-        assert min(row['ours_peak_mb'], row['literal_peak_mb']) >= 0
-        assert ('ours_kept_mb' in row) == (row['mode'] == 'train')
-    assert 'train 2' in capsys.readouterr().out

@@ -37,8 +37,8 @@ def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
     gts = np.bincount(videos[right], minlength=7) + random.randint(0, 2, 7)
     weights = draw_videos(7, draws=60)
     weights[:, 0] = np.eye(7)[6]  # a video without detections alone
-    found = weighted_aps(Judged(right, videos, gts), weights, mode=mode)
-    for ap, weight in zip(found, weights.T, strict=True):
+    aps = weighted_aps(Judged(right, videos, gts), weights, mode=mode)
+    for ap, weight in zip(aps, weights.T, strict=True):
         copies = np.repeat(right, weight[videos])
         expected = average_precision(copies, gts @ weight, mode=mode)
         assert ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
@@ -55,8 +55,8 @@ def build_drawn(kind, truth, **options):
 
 
 def in_video(sample, name):
-    found = dict(sample['pred_instances'])
-    return dict(sample, video_id=name, pred_instances=found)
+    instances = dict(sample['pred_instances'])
+    return dict(sample, video_id=name, pred_instances=instances)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,14 @@ def test_draws_are_evaluated_anew(kind, protocol, over):
         }
         drawn = dict(truth, test_videos=[list(copies)])
         for key in ('nframes', 'resolution', 'gttubes'):
-            drawn[key] = truth[key] | {n: truth[key][one] for n, one in copies.items()}
+            drawn[key] = truth[key] | {
+                n: truth[key][video] for n, video in copies.items()
+            }
         again = [
             in_video(sample, name)
-            for name, one in copies.items()
+            for name, video in copies.items()
             for sample in samples
-            if sample['video_id'] == one
+            if sample['video_id'] == video
         ]
         values = score(build_drawn(kind, drawn, **options), again)
         for name, in_draws in draws.items():
@@ -108,7 +110,7 @@ def test_intervals():
 
 def score_of(truth, samples, kind=TubeFrameMAPMetric):
     results = Results(
-        'found', BaseMetric, lambda metric: (('', one) for one in samples)
+        'found', BaseMetric, lambda metric: (('', sample) for sample in samples)
     )
     return score_pair(build(kind, truth), [results], draws=50)[0]
 
@@ -126,13 +128,13 @@ def test_laws_of_intervals(kind):
     assert again.values == pytest.approx(score.values)
     for name in score.values:
         assert again.interval(name) == pytest.approx(score.interval(name))
-    truth_found = predict_truth(truth)
+    perfect_samples = predict_truth(truth)
     if kind is VideoMAPMetric:
-        truth_found = [
-            linked(name, *((n, 0.9, one) for n, tubes in its.items() for one in tubes))
-            for name, its in truth['gttubes'].items()
-        ]
-    perfect = score_of(truth, truth_found, kind)
+        perfect_samples = []
+        for name, classes in truth['gttubes'].items():
+            rows = ((n, 0.9, tube) for n, tubes in classes.items() for tube in tubes)
+            perfect_samples.append(linked(name, *rows))
+    perfect = score_of(truth, perfect_samples, kind)
     assert perfect.interval(f'{kind.default_prefix}/overall@0.5') == (1, 1)
     alone = truth | dict(test_videos=[['v']])
     assert not score_of(alone, samples, kind).draws

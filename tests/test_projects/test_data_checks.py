@@ -55,8 +55,8 @@ def test_a_good_dataset_is_counted(dataset, write_text):
     for options, counts in (({}, (1, 2, 0, 2)), (files, (1, 3, 2, 1))):
         report = check_dataset(dataset | options, 'train')
         assert report.findings == []
-        found = report.num_keyframes, report.num_empty_keyframes, report.num_boxes
-        assert (report.num_videos, *found) == counts
+        numbers = report.num_keyframes, report.num_empty_keyframes, report.num_boxes
+        assert (report.num_videos, *numbers) == counts
         assert f'keyframes: {counts[1]} (person-free: {counts[2]})' in format_report(
             report
         )
@@ -136,7 +136,7 @@ def test_tubes(tmp_path):
 
     def check():
         reports = check_config(config, ['train', 'test'])
-        return reports, [[found.kind for found in one.findings] for one in reports]
+        return reports, [[f.kind for f in report.findings] for report in reports]
 
     (train, test), kinds = check()
     assert kinds == [[], ['overlap']]
@@ -192,8 +192,8 @@ def test_a_dry_run_saves_and_validates_once(tmp_path, monkeypatch, settings):
     )
     monkeypatch.setattr(Runner, 'save_checkpoint', lambda *_, **__: saved.append(1))
     monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
-    before = sorted(tmp_path.rglob('*'))
+    paths = sorted(tmp_path.rglob('*'))
     dry_run(cfg)
     assert len(saved) == len(validated) == 1
     assert len(validated[0]) == 2
-    assert sorted(tmp_path.rglob('*')) == before
+    assert sorted(tmp_path.rglob('*')) == paths

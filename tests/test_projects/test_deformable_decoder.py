@@ -98,14 +98,14 @@ def test_a_layer_reads_as_that_of_mmdet():
 @each_memory
 def test_which_frames_are_read(memory):
     decoder, feats = make_decoder(memory=memory), make_feats()
-    before = run(decoder, feats)[0]
+    original = run(decoder, feats)[0]
     for frame in range(T):
         changed = [feat.clone() for feat in feats]
         for feat in changed:
             feat[:, :, frame] += 1
-        after = run(decoder, changed)[0]
-        persons = not torch.allclose(before.person_logits, after.person_logits)
-        actions = not torch.allclose(before.action_logits, after.action_logits)
+        output = run(decoder, changed)[0]
+        persons = not torch.allclose(original.person_logits, output.person_logits)
+        actions = not torch.allclose(original.action_logits, output.action_logits)
         assert persons == (frame == T // 2)
         assert actions == (frame == T // 2 or memory == 'time')
 
@@ -116,9 +116,9 @@ def test_a_batch_is_its_clips_whatever_their_padding(memory):
     feats, boxes = make_feats(), make_boxes()
     together = run(decoder, feats, boxes_xyzr=boxes)
     for clip in range(2):
-        one = slice(clip, clip + 1)
-        alone = run(decoder, [feat[one] for feat in feats], boxes_xyzr=boxes[one])
-        ours = [[values[one] for values in output] for output in together]
+        clip_feats = [feat[clip : clip + 1] for feat in feats]
+        alone = run(decoder, clip_feats, boxes_xyzr=boxes[clip : clip + 1])
+        ours = [[values[clip : clip + 1] for values in output] for output in together]
         assert_same(ours, alone, 1e-4)
     padded = [
         F.pad(feat, (0, 32 // stride, 0, 64 // stride), value=7.0)
@@ -133,22 +133,22 @@ def test_blocked_queries_are_not_seen():
     further = Queries(torch.randn(2, 4, C), torch.randn(2, 4, C))
     blocked = torch.zeros(4, 4, dtype=torch.bool)
 
-    def own(hidden):
+    def learned_outputs(hidden):
         extra = ExtraQueries(further, boxes[:, :4], blocked, hidden)
         outputs = run(decoder, feats, boxes_xyzr=boxes, extras=[extra])
         return [[values[:, :Q] for values in output] for output in outputs]
 
     for shape in (4,), (2, 4):  # of all clips, of each clip
-        assert_same(own(torch.ones(shape, dtype=torch.bool)), expected)
-    seen = own(torch.zeros(4, dtype=torch.bool))
-    assert not torch.allclose(seen[0][0], expected[0].person_logits, atol=1e-3)
+        assert_same(learned_outputs(torch.ones(shape, dtype=torch.bool)), expected)
+    visible = learned_outputs(torch.zeros(4, dtype=torch.bool))
+    assert not torch.allclose(visible[0][0], expected[0].person_logits, atol=1e-3)
 
 
 def test_autocast_changes_little_and_samples_in_full_precision(monkeypatch):
     attend, dtypes = deformable_stage.attend, []
 
     def spy(values, layout, points, weights):
-        dtypes.extend(each.dtype for each in (values, points, weights))
+        dtypes.extend(tensor.dtype for tensor in (values, points, weights))
         return attend(values, layout, points, weights)
 
     decoder, feats = make_decoder(memory='time'), make_feats()

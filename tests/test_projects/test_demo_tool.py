@@ -20,11 +20,11 @@ def test_video_and_detections_are_written(tiny_model, tmp_path, capsys):
     capture = cv2.VideoCapture(str(out))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 15
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
-    found = json.loads(json_file.read_text())
-    assert [keyframe['time_s'] for keyframe in found['keyframes']] == [0.5, 1, 1.5]
-    persons = [person for key in found['keyframes'] for person in key['persons']]
+    record = json.loads(json_file.read_text())
+    assert [keyframe['time_s'] for keyframe in record['keyframes']] == [0.5, 1, 1.5]
+    persons = [person for key in record['keyframes'] for person in key['persons']]
     assert [person['id'] for person in persons] == [0, 1, 2, 3] * 3
-    actions = {one['action'] for person in persons for one in person['actions']}
+    actions = {action['action'] for person in persons for action in person['actions']}
     assert actions == {'stand', 'walk'}
     with open(table, newline='') as file:
         times = {float(row['time_s']) for row in csv.DictReader(file)}
@@ -44,21 +44,24 @@ def test_damage_is_left_out_and_told(tiny_model, tmp_path, capsys):
             picture = np.full((240, 320, 3), 4 * index, np.uint8)
             target.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         noise = np.zeros((1, 96000), np.float32)
-        heard = av.AudioFrame.from_ndarray(noise, format='fltp', layout='mono')
-        heard.sample_rate = 16000
-        target.mux([*stream.encode(None), *sound.encode(heard), *sound.encode(None)])
+        sound_frame = av.AudioFrame.from_ndarray(noise, format='fltp', layout='mono')
+        sound_frame.sample_rate = 16000
+        target.mux([*stream.encode(None), *sound.encode(sound_frame)])
+        target.mux(sound.encode(None))
     with av.open(video) as container:
-        packets = [one for one in container.demux(video=0) if one.size]
+        packets = [packet for packet in container.demux(video=0) if packet.size]
         start, size = packets[30].pos, packets[30].size
     data = video.read_bytes()
     video.write_bytes(data[: start + 8] + bytes(size - 8) + data[start + size :])
     out = tmp_path / 'out.mp4'
     args = (video, *tiny_model, '--out', out, '--interval-s', 0.5)
-    told = run_and_fail(capsys, 'demo', *args)
-    assert f'{video} is damaged: 3.00 s to 4.00 s cannot be decoded' in told
-    found = json.loads(out.with_suffix('.json').read_text())['keyframes']
-    assert [one['time_s'] for one in found] == [0, 0.5, 1, 1.5, 2, 2.5, 4.5, 5, 5.5]
+    message = run_and_fail(capsys, 'demo', *args)
+    assert f'{video} is damaged: 3.00 s to 4.00 s cannot be decoded' in message
+    keyframes = json.loads(out.with_suffix('.json').read_text())['keyframes']
+    found_times = [keyframe['time_s'] for keyframe in keyframes]
+    assert found_times == [0, 0.5, 1, 1.5, 2, 2.5, 4.5, 5, 5.5]
     with av.open(out) as container:
-        assert [one.codec_context.name for one in container.streams] == ['h264', 'aac']
+        codecs = [track.codec_context.name for track in container.streams]
+        assert codecs == ['h264', 'aac']
         shown = [float(frame.time) for frame in container.decode(video=0)]
         np.testing.assert_allclose(shown, np.delete(times, range(30, 40)), atol=1e-3)

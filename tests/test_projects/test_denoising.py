@@ -28,7 +28,7 @@ def one():
 
 
 def noised(model, *samples):
-    """What the detector adds to its queries."""
+    """Queries that the detector adds in training."""
     frames = FrameShapes(torch.tensor([(64, 96)] * len(samples)), (64, 96))
     return model.denoising.enter_training(Batch([], samples, frames))
 
@@ -99,15 +99,15 @@ def test_groups_do_not_see_each_other():
             extra.boxes_xyzr[:, :2] = torch.tensor(box)
             boxes_xyzr = whole_frames(plain.decoder, [(64, 96)])
             outputs.append(plain.decoder(feats, boxes_xyzr, (64, 96), [extra]).stages)
-    others = [*range(5), 7, 8]
-    for before, after in zip(*outputs, strict=True):
-        for ours, expected in zip(before, after, strict=True):
-            torch.testing.assert_close(ours[:, others], expected[:, others])
+    unaffected = [*range(5), 7, 8]
+    for first, second in zip(*outputs, strict=True):
+        for ours, expected in zip(first, second, strict=True):
+            torch.testing.assert_close(ours[:, unaffected], expected[:, unaffected])
             assert not torch.allclose(ours[:, 5:7], expected[:, 5:7])
 
 
 def test_without_noise_tubelets_start_where_the_person_is():
-    """Where it is not, from the nearest frame; two frames of the maps stand for four."""
+    """In frames without it, from the nearest one; two frames of the maps stand for four."""
     _, model = detectors(**OF_TUBELETS, **NO_NOISE)
     sample = tubelets.tube_sample((1, 0, 0, 1), tubelets.SPARSE, actions=((1, 3), (2,)))
     extra = noised(model, sample)
@@ -153,7 +153,8 @@ def test_own_losses_are_those_without_denoising(samples, dtype):
     plain, model = detectors()
     with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
         expected, losses = (
-            losses_of(one, *(make() for make in samples)) for one in (plain, model)
+            losses_of(network, *(make() for make in samples))
+            for network in (plain, model)
         )
     check_state(
         build_detector(tiny_detector() | dict(denoising=None)),

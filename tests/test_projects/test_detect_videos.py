@@ -42,11 +42,11 @@ def detect(project, out, *options, videos='videos.txt'):
 
 def results(out):
     """By video, without what tells one version of it, or of the model, from another."""
-    found = [json.loads(path.read_text()) for path in out.glob('*.json')]
+    contents = [json.loads(path.read_text()) for path in out.glob('*.json')]
     names = 'num_bytes', 'mtime', 'made_with'
-    versions = [[one.pop(name) for name in names] for one in found]
+    versions = [[content.pop(name) for name in names] for content in contents]
     assert all(map(all, versions))
-    return {one['video']: one for one in found}
+    return {content['video']: content for content in contents}
 
 
 def test_results_are_those_of_the_inferencer(project, expected, tmp_path):
@@ -93,7 +93,7 @@ DAMAGES = dict(
 def test_changed_videos_and_damaged_results_are_done_anew(
     project, expected, tmp_path, capsys
 ):
-    """What others wrote stays, whatever its name."""
+    """Files of other programs stay, whatever their names."""
     videos, out = tmp_path / 'list.txt', tmp_path / 'out'
     names = 'changed', 'empty', 'cut', 'same', 'report', 'settings', *DAMAGES
     videos.write_text(''.join(f'{name}.mp4\n' for name in names))
@@ -125,8 +125,8 @@ def test_changed_videos_and_damaged_results_are_done_anew(
     (out / 'report.json').unlink()
     (out / 'settings.json').unlink()
     first, other, _ = (expected[str(project / f'{name}.mp4')] for name in NAMES)
-    for path, found in results(out).items():
-        assert found == (other if path == str(old) else first) | dict(video=path)
+    for path, result in results(out).items():
+        assert result == (other if path == str(old) else first) | dict(video=path)
     assert len(results(out)) == len(names)
 
 
@@ -144,14 +144,14 @@ def test_results_of_another_model_or_options_are_redone_if_asked_for(
     tiny, table = project / 'tiny.py', ('--out', out, '--device', 'cpu', '--no-video')
     first = [videos, '--model', tiny, '--weights', project / 'tiny.pth', *table]
     run_tool('detect', *first)
-    before = written()
+    original = written()
     for change in ['--score-thr', 0.01], ['--weights', tmp_path / 'half.pth']:
         line = run_and_fail(capsys, 'detect', *first, *change)
         assert '2 of 2' in line and '--overwrite' in line and str(out) in line
-        assert written() == before
+        assert written() == original
     run_tool('detect', *first, *change, '--overwrite')
-    after = written()
-    assert all(after[file] != before[file] for file in out.glob('*.json'))
+    replaced = written()
+    assert all(replaced[file] != original[file] for file in out.glob('*.json'))
     capsys.readouterr()
     # A copy is the same model; batches change nothing; and drawn videos are missing.
     same = ['--weights', tmp_path / 'same.pth', '--batch-size', 2]

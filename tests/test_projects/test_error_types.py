@@ -26,11 +26,11 @@ def test_errors_of_boxes_are_those_of_moc():
     truth, samples = noisy(1)
     del truth['gttubes']['w'][0]  # nobody does class 0 in w
     shares, values = evaluate(TubeFrameMAPMetric, truth, samples, iou_thrs=(0.7,))
-    seen = set()
+    all_kinds = set()
     for label in range(3):
-        found = frame_detections(samples, label)
-        kinds = literal_act.error_kinds(found, truth['gttubes'], label, 0.7)
-        seen |= {*kinds}
+        detections = frame_detections(samples, label)
+        kinds = literal_act.error_kinds(detections, truth['gttubes'], label, 0.7)
+        all_kinds |= {*kinds}
         tubes = (tubes.get(label, []) for tubes in truth['gttubes'].values())
         num_gts = sum(map(len, itertools.chain(*tubes)))
         ours = shares[f'class {label}']
@@ -39,7 +39,7 @@ def test_errors_of_boxes_are_those_of_moc():
             assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
         assert ours.ap == values[f'frame_mAP/class {label}@0.7']
         assert sum(ours) == pytest.approx(1, abs=1e-12)
-    assert len(seen) == 5
+    assert len(all_kinds) == 5
     # Suppressed boxes have no errors.
     shares, values = evaluate(TubeFrameMAPMetric, truth, samples, nms='moc')
     assert error_rows(shares)[-1][1] == pytest.approx(values['frame_mAP/overall@0.5'])
@@ -49,7 +49,7 @@ def test_errors_of_boxes_are_those_of_moc():
 def test_errors_of_tubes_are_those_of_multisports(protocol):
     truth, _ = noisy(0)
     random = np.random.RandomState(0)
-    found = {name: [] for name in truth['gttubes']}
+    detections = {name: [] for name in truth['gttubes']}
     for name, classes in truth['gttubes'].items():
         far = still(1, 30, [150, 0, 190, 9])
         for tube in (*itertools.chain(*classes.values()), far):
@@ -57,21 +57,21 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
                 start = random.randint(0, len(tube) - 2)
                 part = tube[start : start + random.randint(2, 30)].copy()
                 part[:, 1:] += np.tile(random.randint(-12, 13, 2), 2)
-                found[name].append((random.randint(3), random.rand(), part))
-    samples = [linked(name, *tubes) for name, tubes in found.items()]
+                detections[name].append((random.randint(3), random.rand(), part))
+    samples = [linked(name, *tubes) for name, tubes in detections.items()]
     options = dict(protocol=protocol, iou_thrs=(0.3,))
     shares, values = evaluate(VideoMAPMetric, truth, samples, **options)
-    seen = set()
+    all_kinds = set()
     for label in range(3):
         tubes = [
-            (name, *rest)
-            for name, of_video in found.items()
-            for its_label, *rest in of_video
+            (name, score, tube)
+            for name, of_video in detections.items()
+            for its_label, score, tube in of_video
             if its_label == label
         ]
         options = truth['gttubes'], label, 0.3, protocol
         kinds = literal_act.tube_error_kinds(tubes, *options)
-        seen |= {*kinds}
+        all_kinds |= {*kinds}
         ours = shares[f'class {label}']
         for kind in TubeErrorShares._fields[1:-1]:
             expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
@@ -81,4 +81,4 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
         expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
         assert ours.ap == values[f'video_mAP/class {label}@0.3']
         assert ours.ap == pytest.approx(expected, abs=1e-9)
-    assert len(seen) == 10
+    assert len(all_kinds) == 10

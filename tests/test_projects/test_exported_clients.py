@@ -24,7 +24,7 @@ THR = 'model.head.score_thr'
 
 
 @pytest.fixture(scope='module')
-def found(tmp_path_factory):
+def exported(tmp_path_factory):
     """A folder with an exported model and a video, and our detections in that."""
     folder = tmp_path_factory.mktemp('clients')
     config, checkpoint = write_project(folder), folder / 'tiny.pth'
@@ -50,7 +50,7 @@ def found(tmp_path_factory):
 
 def assert_same(rows, detections):
     keys = 'frame', 'action', 'score', 'x1', 'y1', 'x2', 'y2'
-    expected = sorted([one[key] for key in keys] for one in detections.rows())
+    expected = sorted([row[key] for key in keys] for row in detections.rows())
     frames, actions, *numbers = zip(*expected, strict=True)
     found_frames, found_actions, *found_numbers = zip(*sorted(rows), strict=True)
     assert {*frames} == {0, 10, 20}  # clips reach over both ends
@@ -59,8 +59,8 @@ def assert_same(rows, detections):
     np.testing.assert_allclose(found_numbers, numbers, atol=0.0101)
 
 
-def test_the_client_in_python(found, monkeypatch, capsys):
-    folder, detections = found
+def test_the_client_in_python(exported, monkeypatch, capsys):
+    folder, detections = exported
     monkeypatch.chdir(folder)
     runpy.run_path(CLIENT.with_name('detect_onnx.py'))
     printed = capsys.readouterr().out
@@ -73,8 +73,8 @@ def test_the_client_in_python(found, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(shutil.which('node') is None, reason='needs node')
-def test_the_client_in_javascript(found):
-    folder, detections = found
+def test_the_client_in_javascript(exported):
+    folder, detections = exported
     if not (CLIENT.parent / 'node_modules').is_dir():
         pytest.skip(f'needs npm install in {CLIENT.parent}')
     video = open_video(folder / 'video.mp4')
@@ -91,9 +91,9 @@ def test_the_client_in_javascript(found):
     assert {**content, 'keyframes': []} == {**detections.to_dict(), 'keyframes': []}
     assert_same(
         [
-            [one['frame'], done['action'], done['score'], *person['bbox']]
-            for one in content['keyframes']
-            for person in one['persons']
+            [keyframe['frame'], done['action'], done['score'], *person['bbox']]
+            for keyframe in content['keyframes']
+            for person in keyframe['persons']
             for done in person['actions']
         ],
         detections,

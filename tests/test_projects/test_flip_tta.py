@@ -54,18 +54,22 @@ def test_a_clip_and_its_mirror_image_give_mirror_images(config):
     model = MODELS.build(dict(tta, module=detector))
     clip_len = 2 if config is None else 4
     shapes = (48, 40), (64, 56)
-    samples = [data_sample(img_shape=each, clip_len=clip_len) for each in shapes]
+    samples = [data_sample(img_shape=shape, clip_len=clip_len) for shape in shapes]
     data = batch(*samples)
-    mirrored = dict(batch(*samples), inputs=[one.flip(-1) for one in data['inputs']])
+    mirrored_clips = [clip.flip(-1) for clip in data['inputs']]
+    mirrored_data = dict(batch(*samples), inputs=mirrored_clips)
     views = [
-        [sample.pred_instances for sample in model.test_step(each)]
-        for each in (data, mirrored)
+        [sample.pred_instances for sample in model.test_step(view_data)]
+        for view_data in (data, mirrored_data)
     ]
-    for one, other in zip(*views, strict=True):
-        other.bboxes, other.scores = mirror(other.bboxes), other.scores[:, [0, 1, 3, 2]]
-        assert len(one) == len(other) > 0
+    for instances, mirrored in zip(*views, strict=True):
+        mirrored.bboxes = mirror(mirrored.bboxes)
+        mirrored.scores = mirrored.scores[:, [0, 1, 3, 2]]
+        assert len(instances) == len(mirrored) > 0
         for name in ('bboxes', 'scores', 'person_scores'):
             order = [
-                each.bboxes.flatten(1).sum(dim=1).argsort() for each in (one, other)
+                view.bboxes.flatten(1).sum(dim=1).argsort()
+                for view in (instances, mirrored)
             ]
-            torch.testing.assert_close(one[name][order[0]], other[name][order[1]])
+            ours, expected = instances[name][order[0]], mirrored[name][order[1]]
+            torch.testing.assert_close(ours, expected)

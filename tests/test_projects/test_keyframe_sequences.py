@@ -57,7 +57,7 @@ def build(tmp_path, write_text):
 
 
 def places(sequence):
-    return [(one.video_id, one.timestamp) for one in sequence['data_samples']]
+    return [(sample.video_id, sample.timestamp) for sample in sequence['data_samples']]
 
 
 @pytest.mark.parametrize('number, step', [(3, (0.9, 1.3)), (3, (0, 0.6))])
@@ -67,14 +67,14 @@ def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
         tuple(('a', time) for time in times)
         for times in combinations(TIMES, number)
         if all(
-            least - 1e-6 <= after - before <= largest + 1e-6
-            for before, after in pairwise(times)
+            least - 1e-6 <= later - earlier <= largest + 1e-6
+            for earlier, later in pairwise(times)
         )
     }
     dataset = build(num_keyframes=number, step=step)
-    found = {tuple(places(dataset[i])) for i in range(len(dataset)) for _ in range(60)}
-    assert found == expected
-    assert len(dataset) == len({one[0] for one in expected})
+    indices = [*range(len(dataset))] * 60
+    assert {tuple(places(dataset[index])) for index in indices} == expected
+    assert len(dataset) == len({sequence[0] for sequence in expected})
 
 
 def test_a_batch_of_sequences(build):
@@ -87,9 +87,9 @@ def test_a_batch_of_sequences(build):
     ends = [dataset[0], dataset[len(dataset) - 1]]
     data = preprocessor(pseudo_collate(ends))
     samples = data['data_samples']
-    assert [one.video_id for one in samples] == ['a', 'b', 'a', 'b']
-    assert [one.sequence_place for one in samples] == [0, 0, 1, 1]
-    assert [one.entity_ids.tolist() for one in samples] == [[0, 1]] * 4
+    assert [sample.video_id for sample in samples] == ['a', 'b', 'a', 'b']
+    assert [sample.sequence_place for sample in samples] == [0, 0, 1, 1]
+    assert [sample.entity_ids.tolist() for sample in samples] == [[0, 1]] * 4
     # Augmentation is the same at all keyframes of a sequence.
     first, second = data['inputs'].unflatten(0, (2, 2))
     assert first.equal(second)

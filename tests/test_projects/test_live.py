@@ -78,19 +78,19 @@ def test_the_newest_clip_wins_and_no_queue_grows():
         yield from frames(1, first=205)
 
     def slow(clips):
-        for number, one in enumerate(find(clips)):
+        for number, result in enumerate(find(clips)):
             if number == 0:
                 is_busy.set()
                 assert may_go.wait(PATIENCE_S)
                 assert len(live._ring._ring) == 2 + 1 + 2
-            yield one
+            yield result
 
     live, notes = start(Source(one_by_one()), detect=slow)
     assert live.wait(PATIENCE_S)
-    first, *others = notes.indices
+    first, *later_indices = notes.indices
     assert first <= 3
-    assert others[0] >= 203
-    assert others[-1] == 204  # one frame behind its keyframe is the last of 206
+    assert later_indices[0] >= 203
+    assert later_indices[-1] == 204  # one frame behind its keyframe is the last of 206
     assert [r.found.actions[0][0][1] for r in notes.results] == notes.indices
 
 
@@ -146,9 +146,9 @@ def test_a_signal_leaves_no_thread_behind(monkeypatch):
     may_go = threading.Event()
 
     def slow(clips):
-        for one in find(clips):
+        for result in find(clips):
             assert may_go.wait(PATIENCE_S)
-            yield one
+            yield result
 
     monkeypatch.setattr(module, 'LEAVE_S', 0.0)
     handler = signal.signal(signal.SIGUSR1, lambda *args: sys.exit())
@@ -177,20 +177,20 @@ def test_keyframes_are_as_far_apart_as_asked_for():
 
 def test_latency_counts_from_capture(monkeypatch):
     """It includes the frames after the keyframe: here one, of 0.1 s."""
-    now = 100.0
-    monkeypatch.setattr(module.time, 'monotonic', lambda: now)
+    time_s = 100.0
+    monkeypatch.setattr(module.time, 'monotonic', lambda: time_s)
 
     def one_by_one():
-        nonlocal now
-        for item in frames(30):
-            now += 0.1
-            yield item
+        nonlocal time_s
+        for frame in frames(30):
+            time_s += 0.1
+            yield frame
 
     def slow(clips):
-        nonlocal now
-        for one in find(clips):
-            now += 0.25
-            yield one
+        nonlocal time_s
+        for detections in find(clips):
+            time_s += 0.25
+            yield detections
 
     notes = Notes()
     live = LiveDetection(Source(one_by_one()), slow, (2, 1))

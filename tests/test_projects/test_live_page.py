@@ -46,8 +46,8 @@ class Live(SimpleNamespace):
 
 def result(time_s, ids):
     actions = [[(NASTY, 0.9), ('sit', 0.4), ('run', 0.2)] for _ in ids]
-    found = keyframe(time_s, 5, [[0, 0, 3, 3] for _ in ids], actions, ids)
-    return LiveResult(found, (4, 4), 0.0, 0.1)
+    detections = keyframe(time_s, 5, [[0, 0, 3, 3] for _ in ids], actions, ids)
+    return LiveResult(detections, (4, 4), 0.0, 0.1)
 
 
 def make_page(shown=(), **options):
@@ -96,15 +96,15 @@ def test_the_page_and_its_events_are_sent(page):
 def test_connections_that_ask_for_nothing_end(monkeypatch):
     monkeypatch.setattr('stmixer_mm.projects.live.page.REQUEST_S', 0.01)
     with make_page() as page:
-        host, port = page.url.split('/')[2].split(':')
-        for one in [socket.create_connection((host, port), 20) for _ in range(40)]:
-            assert one.recv(1) == b''
+        address = page.url.split('/')[2].split(':')
+        for connection in [socket.create_connection(address, 20) for _ in range(40)]:
+            assert connection.recv(1) == b''
         assert status(page, '/') == 200
 
 
 def test_pictures_come_one_after_the_other():
     """The newest to each viewer; closing the page ends their connections."""
-    before = set(threading.enumerate())
+    threads = set(threading.enumerate())
     may_go = threading.Semaphore(0)
 
     def shown():
@@ -121,10 +121,10 @@ def test_pictures_come_one_after_the_other():
             answer.readline()
             jpeg = np.frombuffer(answer.read(int(line.split()[1])), np.uint8)
             assert abs(cv2.imdecode(jpeg, 0).mean() - grey) < 3
-    assert set(threading.enumerate()) == before
-    for each in answer, events:
+    assert set(threading.enumerate()) == threads
+    for response in answer, events:
         with suppress(http.client.IncompleteRead, ConnectionError):
-            each.read()  # ends
+            response.read()  # ends
 
 
 def test_only_the_page_itself_sets_the_threshold(page):
@@ -137,8 +137,8 @@ def test_only_the_page_itself_sets_the_threshold(page):
     assert status(page, path, 'POST', Host='evil.example') == 400
     assert status(page, path) == 404
     assert page._pictures.score_thr == 0.3
-    own = {'Origin': origin, 'Host': host, 'Sec-Fetch-Site': 'same-origin'}
-    assert status(page, path, 'POST', **own) == 204
+    headers = {'Origin': origin, 'Host': host, 'Sec-Fetch-Site': 'same-origin'}
+    assert status(page, path, 'POST', **headers) == 204
     for wrong in 'nan', '2', 'x', '':
         assert status(page, f'/threshold?value={wrong}', 'POST') == 400
     assert page._pictures.score_thr == 0.65

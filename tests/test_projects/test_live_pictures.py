@@ -27,10 +27,10 @@ def add_frames(pictures, numbers, size=SIZE):
         pictures.on_frame(number, np.full((*size, 3), number, np.uint8))
 
 
-def add_result(pictures, frame, left=100, size=SIZE):
-    bboxes, actions = [[left, 100, left + 50, 200]], [[('run', 0.9)]]
-    found = keyframe(frame / 10, frame, bboxes, actions, [0])
-    pictures.on_result(LiveResult(found, size, 0.0, 0.1))
+def add_result(pictures, frame, x1=100, size=SIZE):
+    bboxes, actions = [[x1, 100, x1 + 50, 200]], [[('run', 0.9)]]
+    detections = keyframe(frame / 10, frame, bboxes, actions, [0])
+    pictures.on_result(LiveResult(detections, size, 0.0, 0.1))
 
 
 def numbers_of(drawn):
@@ -38,15 +38,15 @@ def numbers_of(drawn):
 
 
 def left_of(picture, row=150):
-    """Where the box begins, found by its colour in a row that no label covers."""
+    """Left side of the box, by its colour in a row that no label covers."""
     return np.flatnonzero((picture[row] == (255, 193, 7)).all(axis=1))[0]
 
 
 def test_boxes_are_between_those_of_the_keyframes_around(pictures):
     """Frames before the first keyframe are not shown."""
     add_frames(pictures, range(12))
-    add_result(pictures, 1, left=100)
-    add_result(pictures, 11, left=200)
+    add_result(pictures, 1, x1=100)
+    add_result(pictures, 11, x1=200)
     pictures.finish()
     drawn = [*pictures]
     assert numbers_of(drawn) == [*range(1, 12)]
@@ -90,7 +90,7 @@ def test_a_new_connection_begins_anew(pictures):
     pictures.on_connection(3)
     add_result(pictures, 1)  # was under way
     add_frames(pictures, range(3, 6), size=(1080, 1440))
-    add_result(pictures, 3, left=300, size=(1080, 1440))
+    add_result(pictures, 3, x1=300, size=(1080, 1440))
     pictures.finish()
     drawn = [*pictures]
     assert numbers_of(drawn) == [3, 4, 5]

@@ -17,8 +17,8 @@ def test_a_file_is_shown_to_its_end(tiny_model, tmp_path, capfd):
     run_tool('live', video, *tiny_model, '--page', 0, '--json-lines', '-', *EVERYONE)
     printed = capfd.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]  # and nothing else
-    assert all(one['latency_s'] > 0 for one in lines)
-    assert {(one['width'], one['height']) for one in lines} == {(96, 64)}
+    assert all(line['latency_s'] > 0 for line in lines)
+    assert {(line['width'], line['height']) for line in lines} == {(96, 64)}
     assert lines[0]['persons'][0]['id'] == 0
     assert f'keyframes {len(lines)}' in printed.err.splitlines()[-1]
 
@@ -35,7 +35,7 @@ def test_lines_of_the_last_run_survive_a_source_that_does_not_open(
 
 
 def test_an_interrupted_program_ends_whole(tiny_model, tmp_path, capfd):
-    before = set(threading.enumerate())
+    threads = set(threading.enumerate())
     lines = tmp_path / 'lines.json'
     camera = load_tool('demo/looped_camera.py').camera
     server = camera(str(write_video(tmp_path / 'loop.mp4')), 0)
@@ -58,6 +58,6 @@ def test_an_interrupted_program_ends_whole(tiny_model, tmp_path, capfd):
     assert leave.value.code == 128 + signal.SIGTERM
     server.shutdown()
     server.server_close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) == threads
     assert 'page: http://127.0.0.1:' in capfd.readouterr().err
     assert all(map(json.loads, lines.read_text().splitlines()))

@@ -15,9 +15,9 @@ from stmixer_mm.projects.masks.mask_ap_metric import MaskAPMetric
 SIZE = (40, 60)
 
 
-def strip(left, right, size=SIZE):
+def strip(x1, x2, size=SIZE):
     mask = np.zeros(size, bool)
-    mask[:, left:right] = True
+    mask[:, x1:x2] = True
     return mask
 
 
@@ -61,10 +61,10 @@ def test_true_masks_are_perfect_whatever_their_size(evaluate):
     large = predict(1, *(strip(2 * x, 2 * x + 40, (80, 120)) for x in (0, 30)))
     last = predict(3, TRUTH[0])
     # A keyframe that is repeated counts once, others do not count.
-    others = last, predict(9, TRUTH[0]), predict(1, TRUTH[0], video='w')
-    assert evaluate(large, predict(2), last, *others) == [1, 1, 1]
+    samples = last, predict(9, TRUTH[0]), predict(1, TRUTH[0], video='w')
+    assert evaluate(large, predict(2), last, *samples) == [1, 1, 1]
     with pytest.raises(UserError, match=r'm\.json'):
-        evaluate(others[-1])
+        evaluate(samples[-1])
 
 
 def test_overlap_decides_at_each_threshold(evaluate):

@@ -58,7 +58,7 @@ def test_attention_is_a_softmax_over_heads_and_cells_in_units_of_its_mean():
     queries = MaskQueries(torch.randn(1, 16), bboxes, torch.tensor([0]))
     # Cells of 16 pixels, some beyond the frame.
     frames = FrameShapes(torch.tensor([[40, 80]]), (64, 96))
-    found = head.attend(level, queries, frames)[0]
+    attention = head.attend(level, queries, frames)[0]
     query = head.query(queries.vectors)[0]
     x1, y1, x2, y2 = bboxes[0].tolist()
     expected = torch.zeros(2, 4, 6)
@@ -74,7 +74,7 @@ def test_attention_is_a_softmax_over_heads_and_cells_in_units_of_its_mean():
                 logit = logit - head.outside_tau[part] * outside
                 expected[part, row, column] = logit.exp()
     expected *= 2 * 3 * 5 / expected.sum()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('samples', [(TWO, ()), ((),)])
@@ -86,8 +86,8 @@ def test_every_parameter_learns_and_the_other_terms_stay(samples, dtype):
     )
     with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
         losses, expected = (
-            losses_of(one, *(sample_of(*boxes) for boxes in samples))
-            for one in (model, plain)
+            losses_of(network, *(sample_of(*boxes) for boxes in samples))
+            for network in (model, plain)
         )
     assert {*losses} - {*expected} == {'loss_mask', 'loss_dice'}
     for name, value in expected.items():
@@ -116,15 +116,13 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
     vectors, bboxes = torch.randn(2, 3, 16), torch.rand(2, 3, 4) * 20
     bboxes[..., 2:] += bboxes[..., :2] + 5
     persons = np.array([[0, 2, 1]] * 2)
-    seen = DecoderOutput(
-        [StageOutput(None, None, bboxes)],
-        Queries(vectors, None),
-        None,
-    )
+    stages = [StageOutput(None, None, bboxes)]
+    outputs = DecoderOutput(stages, Queries(vectors, None), None)
     relative = bboxes / sizes.flip(1).repeat(1, 2)[:, None]
-    predicted = [InstanceData(bboxes=one, queries=torch.arange(3)) for one in relative]
-    head.finish(clips, seen, predicted)
-    losses = head.loss(clips, seen, torch.from_numpy(persons))
+    queries = torch.arange(3)
+    predicted = [InstanceData(bboxes=row, queries=queries) for row in relative]
+    head.finish(clips, outputs, predicted)
+    losses = head.loss(clips, outputs, torch.from_numpy(persons))
     focal, dice = [], []
     for clip, row, person in ((0, 1, 1), (0, 2, 0), (1, 2, 0)):
         queries = MaskQueries(
@@ -132,14 +130,14 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
         )
         height, width = samples[clip].img_shape
         logits = resize(head(clips.feats, queries, frames), (64, 96))
-        found = logits[0, :height, :width].sigmoid()
-        assert (predicted[clip].masks[row] != (found > 0.5)).float().mean() < 1e-3
+        probs = logits[0, :height, :width].sigmoid()
+        assert (predicted[clip].masks[row] != (probs > 0.5)).float().mean() < 1e-3
         truth = samples[clip].gt_instances.masks[person].float()
-        right = torch.where(truth > 0, found, 1 - found)
+        right = torch.where(truth > 0, probs, 1 - probs)
         alpha = torch.where(truth > 0, 0.25, 0.75)
         focal.append((-alpha * (1 - right) ** 2 * right.log()).mean())
         dice.append(
-            1 - (2 * (found * truth).sum() + 1) / (found.sum() + truth.sum() + 1)
+            1 - (2 * (probs * truth).sum() + 1) / (probs.sum() + truth.sum() + 1)
         )
     torch.testing.assert_close(losses['loss_mask'], 20 * sum(focal) / 3)
     torch.testing.assert_close(losses['loss_dice'], sum(dice) / 3)
@@ -150,14 +148,14 @@ def test_predicted_masks_are_those_of_kept_queries_in_chunks_of_any_size():
     model.head.score_thr = 0.0
     samples = [data_sample(), data_sample(img_shape=(50, 80))]
     samples[1].set_metainfo(dict(ori_shape=(100, 160)))
-    found = []
+    masks = []
     for chunk_size in (2, 16):
         model.mask_head.chunk_size = chunk_size
         results = model.test_step(batch(*copy.deepcopy(samples)))
-        found.append([one.pred_instances.masks for one in results])
-    assert [one.shape for one in found[0]] == [(5, 64, 96), (5, 100, 160)]
-    assert found[0][0].dtype == torch.bool
-    assert all(map(torch.equal, *found))
+        masks.append([sample.pred_instances.masks for sample in results])
+    assert [clip_masks.shape for clip_masks in masks[0]] == [(5, 64, 96), (5, 100, 160)]
+    assert masks[0][0].dtype == torch.bool
+    assert all(map(torch.equal, *masks))
     model.head.score_thr = 1.0
     (empty,) = model.test_step(batch(data_sample()))
     assert empty.pred_instances.masks.shape == (0, 64, 96)

@@ -87,16 +87,17 @@ def test_what_is_written_is_read_and_is_coco(tmp_path):
     }
     collected = collect_masks(keyframes, dict.fromkeys(('a.mp4', 'b.mp4'), SIZE))
     write_masks(path, collected)
-    found = read_masks(path)
-    assert found == collected
-    assert list(found) == ['a.mp4,0001', 'a.mp4,0002.5']
-    assert found['a.mp4,0001'].masks == {3: mask}
-    (unclear,) = found['a.mp4,0001'].unclear
+    loaded = read_masks(path)
+    assert loaded == collected
+    assert list(loaded) == ['a.mp4,0001', 'a.mp4,0002.5']
+    assert loaded['a.mp4,0001'].masks == {3: mask}
+    (unclear,) = loaded['a.mp4,0001'].unclear
     assert decode(unclear)[24:, 32:].all() and decode(unclear).sum() == 24 * 32
     coco = COCO(str(path))
-    one, crowd = coco.loadAnns(coco.getAnnIds())
-    assert np.array_equal(coco.annToMask(one), blob())
-    assert (one['area'], one['iscrowd'], crowd['iscrowd']) == (blob().sum(), 0, 1)
+    annotation, crowd = coco.loadAnns(coco.getAnnIds())
+    assert np.array_equal(coco.annToMask(annotation), blob())
+    assert (annotation['iscrowd'], crowd['iscrowd']) == (0, 1)
+    assert annotation['area'] == blob().sum()
 
 
 def frames_that_show(masks):
@@ -134,10 +135,10 @@ def test_masks_move_as_the_frames_do(transforms):
     """The host's transforms, in any order."""
     np.random.seed(0)
     masks = [blob(), blob(9), np.zeros(SIZE, bool)]
-    found, shown = pack(frames_that_show(masks), *transforms)
-    assert found.dtype == bool and found.shape == shown.shape
+    packed, shown = pack(frames_that_show(masks), *transforms)
+    assert packed.dtype == bool and packed.shape == shown.shape
     # OpenCV rounds where it resizes and where it warps.
-    assert (found != shown).mean() < 0.01
+    assert (packed != shown).mean() < 0.01
 
 
 def test_masks_may_be_unknown_or_of_smaller_frames_and_go_with_their_boxes():
@@ -258,17 +259,17 @@ def test_masks_of_annotation_tools_are_kept(dataset, tmp_path):
     polygon = 'polygon points="10,10;20,10;20,20;10,20"'
     box = 'box xtl="5" ytl="5" xbr="9" ybr="9"'
     masks, rows = convert(tmp_path, cvat(polygon, MASK, box))
-    found = masks['a.mp4,0001']
-    assert len(found.unclear) == 1
-    polygon, mask = (decode(found.masks[number]) for number in (0, 1))
+    keyframe_masks = masks['a.mp4,0001']
+    assert len(keyframe_masks.unclear) == 1
+    polygon, mask = (decode(keyframe_masks.masks[number]) for number in (0, 1))
     assert polygon.sum() == polygon[10:20, 10:20].sum() == 100
     # CVAT's runs go along the rows.
     assert mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
     assert mask.sum() == 6
     assert [float(value) * 64 for value in rows[1][2:6:2]] == [10, 14]
 
-    (found,) = convert(tmp_path, coco([SQUARE]))[0].values()
-    assert found == KeyframeMasks(SIZE, {0: RLE}, [])
+    (keyframe_masks,) = convert(tmp_path, coco([SQUARE]))[0].values()
+    assert keyframe_masks == KeyframeMasks(SIZE, {0: RLE}, [])
 
 
 @pytest.mark.parametrize(

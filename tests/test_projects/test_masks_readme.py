@@ -29,13 +29,13 @@ def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(init_detector('CONFIG.py', None).state_dict(), 'CHECKPOINT.pth')
 
-    found = ActionDetInferencer('CONFIG.py', 'CHECKPOINT.pth').detect(
+    detections = ActionDetInferencer('CONFIG.py', 'CHECKPOINT.pth').detect(
         'VIDEO.mp4', interval_s=0.5, nms_thr=None, pred_score_thr=0, vis_file='out.mp4'
     )
-    for one in found.keyframes:
-        assert len(one.masks) == len(one.bboxes) > 0
-        assert decode(one.masks[0]).shape == (48, 64)
-    jsonschema.validate(found.to_dict(), detections_schema())
+    for keyframe in detections.keyframes:
+        assert len(keyframe.masks) == len(keyframe.bboxes) > 0
+        assert decode(keyframe.masks[0]).shape == (48, 64)
+    jsonschema.validate(detections.to_dict(), detections_schema())
     assert Path('out.mp4').stat().st_size > 0
 
     (text,) = python_blocks('stmixer_mm/projects/masks/README.md')

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bad_input import NO_PICKLE, check_content
+from detections import assert_same_keyframes
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from run_tool import run_and_fail, run_tool
@@ -49,7 +50,7 @@ default_hooks = dict(check_checkpoint=dict(allow=['^memory[.]']))
 
 
 def memory(**settings):
-    """One that has learnt something."""
+    """A memory with trained weights."""
     torch.manual_seed(0)
     sizes = dict(embed_dims=DIMS, num_queries=4, num_classes=ACTIONS + 1)
     part = LongTermActions(width=16, **sizes | settings).eval()
@@ -58,16 +59,16 @@ def memory(**settings):
 
 
 def keyframe(time_s, persons=2):
-    """What a memory sees of a keyframe: a clip, and what was found in it."""
+    """Input of a memory at a keyframe: the clip and the detections in it."""
     random = torch.Generator().manual_seed(round(time_s * 1000))
     fields = dict(
         bboxes=4, person_vectors=2 * DIMS, person_logits=2, action_logits=ACTIONS
     )
-    found = {
+    vectors = {
         name: torch.rand(persons, size, generator=random)
         for name, size in fields.items()
     }
-    return Moment(time_s), InstanceData(scores=torch.zeros(persons, 3), **found)
+    return Moment(time_s), InstanceData(scores=torch.zeros(persons, 3), **vectors)
 
 
 class Moment(NamedTuple):
@@ -88,7 +89,7 @@ class Scored(NamedTuple):
 def follow(part, keyframes):
     """Action logits, by time."""
     followed = part.follow(iter(keyframes), Head())
-    return {clip.time_s: found.scores[:, 1:] for clip, found in followed}
+    return {clip.time_s: instances.scores[:, 1:] for clip, instances in followed}
 
 
 TIMES = 0.0, 0.5, 1.25, 2.0, 3.75
@@ -96,31 +97,31 @@ TIMES = 0.0, 0.5, 1.25, 2.0, 3.75
 
 def test_shifted_times_change_nothing():
     for part in memory(window_s=2), memory(window_s=2, past_only=True):
-        found = follow(part, [keyframe(t) for t in TIMES])
+        logits = follow(part, [keyframe(t) for t in TIMES])
         shifted = follow(part, [(Moment(t + 512), keyframe(t)[1]) for t in TIMES])
-        assert [t + 512 for t in found] == [*shifted]
-        for one, other in zip(found.values(), shifted.values(), strict=True):
-            torch.testing.assert_close(one, other)
+        assert [t + 512 for t in logits] == [*shifted]
+        for values, other in zip(logits.values(), shifted.values(), strict=True):
+            torch.testing.assert_close(values, other)
 
 
 def test_persons_are_remembered_in_the_window_alone():
     for past_only in True, False:
         part = memory(window_s=1.5, past_only=past_only)
-        before = follow(part, [keyframe(t) for t in TIMES])
+        original = follow(part, [keyframe(t) for t in TIMES])
         for changed in TIMES:
             keyframes = [keyframe(t, persons=2 + (t == changed)) for t in TIMES]
-            found = follow(part, keyframes)
+            logits = follow(part, keyframes)
             for t in {*TIMES} - {changed}:
                 passed_s = changed - t
                 knows = abs(passed_s) <= 1.5 and (passed_s < 0 or not past_only)
-                is_same = torch.allclose(found[t], before[t], atol=1e-5)
+                is_same = torch.allclose(logits[t], original[t], atol=1e-5)
                 assert is_same != knows, (t, changed)
 
 
 def test_nothing_remembered_changes_nothing():
-    (_, found), empty = keyframe(1), [keyframe(t, persons=0) for t in (0.5, 2)]
+    (_, instances), empty = keyframe(1), [keyframe(t, persons=0) for t in (0.5, 2)]
     for keyframes in [keyframe(1)], [empty[0], keyframe(1), empty[1]]:
-        assert torch.equal(follow(memory(), keyframes)[1], found.action_logits)
+        assert torch.equal(follow(memory(), keyframes)[1], instances.action_logits)
 
 
 def test_persons_are_forgotten_in_training_alone():
@@ -136,45 +137,45 @@ def test_neither_order_nor_padding_changes_anything():
     part = memory(num_frequencies=3)
     persons, remembered = torch.rand(2, 3, 16), torch.rand(2, 5, 16)
     passed_s = torch.tensor([[-3, 2, 1, -1, 5], [-1, 4, 0, torch.nan, torch.nan]])
-    found, order = part(persons, remembered, passed_s), torch.randperm(5)
-    assert found.abs().min() > 0
+    logits, order = part(persons, remembered, passed_s), torch.randperm(5)
+    assert logits.abs().min() > 0
     shuffled = part(persons, remembered[:, order], passed_s[:, order])
-    torch.testing.assert_close(found, shuffled)
+    torch.testing.assert_close(logits, shuffled)
     alone = part(persons[1:], remembered[1:, :2], passed_s[1:, :2])
-    torch.testing.assert_close(found[1:], alone)
+    torch.testing.assert_close(logits[1:], alone)
 
 
 @pytest.mark.parametrize(
     'settings', [dict(vectors=['spatial']), dict(vectors=['temporal'])]
 )
 def test_vectors_that_are_left_out_change_nothing(settings):
-    part, (_, found) = memory(**settings), keyframe(0)
-    vectors = found.person_vectors.clone()
-    kept = settings['vectors'] == ['spatial']
-    vectors.chunk(2, dim=1)[kept].zero_()
+    part, (_, instances) = memory(**settings), keyframe(0)
+    vectors = instances.person_vectors.clone()
+    ignored = settings['vectors'] == ['spatial']
+    vectors.chunk(2, dim=1)[ignored].zero_()
     assert torch.equal(
-        *(part.embed(v, found.bboxes) for v in (found.person_vectors, vectors))
+        *(part.embed(v, instances.bboxes) for v in (instances.person_vectors, vectors))
     )
 
 
 def test_detections_wait_for_what_comes_after_alone():
     """And what is kept of a video does not grow with it."""
     for past_only in True, False:
-        part, taken, kept = memory(window_s=1, past_only=past_only), [], []
+        part, times, counts = memory(window_s=1, past_only=past_only), [], []
 
-        def count(part, inputs, output, kept=kept):
-            kept.append(inputs[1].size(1) // 2)  # keyframes, of two persons each
+        def count(part, inputs, output, counts=counts):
+            counts.append(inputs[1].size(1) // 2)  # keyframes, of two persons each
 
-        def keyframes(taken=taken):
+        def keyframes(times=times):
             for number in range(40):
-                taken.append(number / 4)
+                times.append(number / 4)
                 yield keyframe(number / 4)
 
         part.register_forward_hook(count)
         for clip, _ in part.follow(keyframes(), Head()):
-            assert taken[-1] in (clip.time_s + (0 if past_only else 1.25), 9.75)
-        assert len(kept) == 40
-        assert max(kept) == (5 if past_only else 10)
+            assert times[-1] in (clip.time_s + (0 if past_only else 1.25), 9.75)
+        assert len(counts) == 40
+        assert max(counts) == (5 if past_only else 10)
 
 
 # Whole detectors
@@ -208,7 +209,7 @@ def train(folder, work, *settings):
 
 
 def build(folder, config='memory.py', weights='work/epoch_1.pth', **settings):
-    options = EVERYBODY | {f'model.{name}': one for name, one in settings.items()}
+    options = EVERYBODY | {f'model.{name}': value for name, value in settings.items()}
     files = folder / config, folder / weights
     return ActionDetInferencer(*files, 'cpu', cfg_options=options, show_progress=False)
 
@@ -217,12 +218,12 @@ DETECTION = dict(interval_s=0.2, pred_score_thr=0.0, nms_thr=1.0)
 
 
 def test_the_memory_learns_and_nothing_else(project):
-    before = torch.load(project / 'tiny.pth')
-    after = torch.load(project / 'work/epoch_1.pth', weights_only=False)['state_dict']
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    learnt = {name for name, value in after.items() if name not in before}
+    plain_state = torch.load(project / 'tiny.pth')
+    state = torch.load(project / 'work/epoch_1.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(state[name], value) for name, value in plain_state.items())
+    learnt = {name for name, value in state.items() if name not in plain_state}
     assert all(name.startswith('memory.') for name in learnt)
-    assert after['memory.actions.weight'].abs().max() > 0
+    assert state['memory.actions.weight'].abs().max() > 0
 
 
 def test_a_new_memory_changes_nothing(project):
@@ -233,30 +234,30 @@ def test_a_new_memory_changes_nothing(project):
     loader = ClipLoader(model.cfg)
     clips = loader.cut(open_video(project / '1.mp4'), interval_s=0.2)
     options = dict(batch_size=1, nms_thr=None, on_damage=None, reuse='never')
-    found = [*predict(model, loader, clips, **options)]
-    before = [one.scores.clone() for _, one in found]
-    after = [one.scores for _, one in model.memory.follow(found, model.head)]
-    assert before[0].shape == (4, 3)
-    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+    detections = [*predict(model, loader, clips, **options)]
+    expected = [instances.scores.clone() for _, instances in detections]
+    scores = [
+        instances.scores for _, instances in model.memory.follow(detections, model.head)
+    ]
+    assert expected[0].shape == (4, 3)
+    assert all(torch.equal(*pair) for pair in zip(expected, scores, strict=True))
 
 
 @pytest.mark.parametrize('past_only', [True, False])
 def test_a_stream_a_file_and_a_bank_give_the_same(project, past_only):
     settings = {'memory.past_only': past_only, 'memory.window_s': 0.5}
     inferencer = build(project, **settings)
-    found = inferencer.detect(project / '1.mp4', **DETECTION)
+    detections = inferencer.detect(project / '1.mp4', **DETECTION)
     reader = open_video(project / '1.mp4')
     frames = np.array(reader.get_batch(range(len(reader))))
     stream = zip(reader.times.tolist(), frames, strict=True)
     streamed = [*inferencer.stream(stream, **DETECTION)]
-    for one, other in zip(streamed, found.keyframes, strict=True):
-        assert one.time_s == other.time_s
-        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-4)
-        np.testing.assert_allclose(action_scores(one), action_scores(other), atol=1e-5)
+    assert_same_keyframes(streamed, detections.keyframes)
 
     plain = build(project, 'tiny.py', 'tiny.pth').detect(project / '1.mp4', **DETECTION)
     (ours,), (theirs,) = (
-        [one for one in each.keyframes if one.time_s == 1] for each in (found, plain)
+        [keyframe for keyframe in result.keyframes if keyframe.time_s == 1]
+        for result in (detections, plain)
     )
     assert ours.actions != theirs.actions
     dataset = DATASETS.build(inferencer.model.cfg.test_dataloader.dataset)
@@ -271,7 +272,7 @@ def test_a_stream_a_file_and_a_bank_give_the_same(project, past_only):
 
 
 def action_scores(keyframe):
-    return [[action.score for action in one.actions] for one in keyframe.persons]
+    return [[action.score for action in person.actions] for person in keyframe.persons]
 
 
 def test_other_videos_change_nothing(project, tmp_path):
@@ -279,13 +280,13 @@ def test_other_videos_change_nothing(project, tmp_path):
     change = partial(shutil.copy, project / 'banks/0.safetensors')
     banks = changed_banks(project, tmp_path, change, '3')
     datasets = [
-        DATASETS.build(config | dict(banks=str(one)))
-        for one in (project / 'banks', banks)
+        DATASETS.build(config | dict(banks=str(folder)))
+        for folder in (project / 'banks', banks)
     ]
     for number in range(4):
-        one, other = (dataset[number]['data_samples'] for dataset in datasets)
-        same = torch.equal(one.remembered.vectors, other.remembered.vectors)
-        assert same == (one.video_id != '3.mp4')
+        sample, other = (dataset[number]['data_samples'] for dataset in datasets)
+        same = torch.equal(sample.remembered.vectors, other.remembered.vectors)
+        assert same == (sample.video_id != '3.mp4')
 
 
 def test_labels_are_those_of_persons_that_overlap():
@@ -427,7 +428,7 @@ def test_mutated_banks(tmp_path, monkeypatch, change):
     )
     arrays |= change
     about = json.dumps(arrays.pop('about'))
-    arrays = {name: one for name, one in arrays.items() if one is not None}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     path, content = tmp_path / 'a.safetensors', save(arrays, {'stmixer_mm': about})
     if change:
         check_content(path, content, read_bank)

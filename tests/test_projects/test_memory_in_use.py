@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import test_memory
 import torch
+from detections import assert_same_keyframes
 from mmengine.dataset import pseudo_collate
 from run_tool import run_and_fail
 from test_live import Notes, Source
@@ -32,39 +33,34 @@ def past(project):
     return build(project, **{'memory.window_s': 0.5, 'memory.past_only': True})
 
 
-def assert_same(found, expected):
-    assert len(found) == len(expected) > 0
-    for one, other in zip(found, expected, strict=True):
-        assert one.time_s == pytest.approx(other.time_s)
-        np.testing.assert_allclose(action_scores(one), action_scores(other), atol=1e-5)
-
-
 def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
     reader = open_video(project / '1.mp4')
     pictures = np.array(reader.get_batch(range(len(reader))))
     loader, is_found = ClipLoader(past.model.cfg), threading.Semaphore(0)
-    *_, after, _ = loader.spans
+    *_, num_later, _ = loader.spans
 
     def one_by_one():
         for number, (time_s, picture) in enumerate(
             zip(reader.times.tolist(), pictures, strict=True)
         ):
             yield time_s, picture
-            assert number < after or is_found.acquire(timeout=PATIENCE_S)
+            assert number < num_later or is_found.acquire(timeout=PATIENCE_S)
 
     def detect(clips):
-        for found in detect_clips(past.model, loader, clips, score_thr=0, nms_thr=1):
-            yield found
+        options = dict(score_thr=0, nms_thr=1)
+        for keyframe in detect_clips(past.model, loader, clips, **options):
+            yield keyframe
             is_found.release()
 
     live, notes = LiveDetection(Source(one_by_one()), detect, loader.spans), Notes()
     live.listeners.append(notes)
     live.start()
     assert live.wait(PATIENCE_S)
-    options = DETECTION | dict(interval_s=0.1, tracker=None)
+    options = DETECTION | dict(interval_s=0.1)
     expected = past.detect(project / '1.mp4', **options).keyframes
-    assert notes.indices == [*range(len(pictures) - after)]
-    assert_same([one.found for one in notes.results], expected[: len(notes.results)])
+    assert notes.indices == [*range(len(pictures) - num_later)]
+    keyframes = [result.found for result in notes.results]
+    assert_same_keyframes(keyframes, expected[: len(keyframes)])
 
 
 def test_a_page_needs_a_memory_of_the_past_alone(project, capsys):
@@ -75,25 +71,27 @@ def test_a_page_needs_a_memory_of_the_past_alone(project, capsys):
 
 def test_frames_are_used_again_beside_a_memory(project, past):
     detect = partial(past.detect, project / '1.mp4', **DETECTION | dict(interval_s=0.1))
-    found, expected = (detect(reuse=reuse) for reuse in ('always', 'never'))
-    assert_same(found.keyframes, expected.keyframes)
+    detections, expected = (detect(reuse=reuse) for reuse in ('always', 'never'))
+    assert_same_keyframes(detections.keyframes, expected.keyframes)
 
 
 def test_persons_of_tiles_are_remembered(project, past):
     model, loader, tiles = past.model, ClipLoader(past.model.cfg), Tiles('1x2')
     options = DETECTION | dict(tracker=None)
-    found = past.detect(project / '1.mp4', predictor=tiles, **options).keyframes
+    keyframes = past.detect(project / '1.mp4', predictor=tiles, **options).keyframes
     clips = loader.cut(open_video(project / '1.mp4'), interval_s=0.2)
     options = dict(batch_size=1, nms_thr=1.0, on_damage=None, reuse='never')
-    seen, memory = [*tiles(model, loader, clips, **options)], model.memory
-    embedded = [memory.embed(one.person_vectors, one.bboxes) for _, one in seen]
-    times = torch.tensor([clip.time_s for clip, _ in seen]).repeat_interleave(
+    predictions, memory = [*tiles(model, loader, clips, **options)], model.memory
+    embedded = [memory.embed(p.person_vectors, p.bboxes) for _, p in predictions]
+    times = torch.tensor([clip.time_s for clip, _ in predictions]).repeat_interleave(
         torch.tensor([*map(len, embedded)])
     )
-    for (clip, one), persons, keyframe in zip(seen, embedded, found, strict=True):
+    rows = zip(predictions, embedded, keyframes, strict=True)
+    for (clip, instances), persons, keyframe in rows:
         everybody = persons[None], torch.cat(embedded)[None]
         added = memory(*everybody, (times - clip.time_s)[None])[0]
-        scores = (one.action_logits + added).sigmoid().sort(descending=True).values
+        logits = instances.action_logits + added
+        scores = logits.sigmoid().sort(descending=True).values
         np.testing.assert_allclose(scores.detach(), action_scores(keyframe), atol=1e-5)
     assert added.abs().max() > 0
 
@@ -101,16 +99,16 @@ def test_persons_of_tiles_are_remembered(project, past):
 def test_no_video_is_remembered_in_the_next(project, past):
     expected = past.detect(project / '1.mp4', **DETECTION)
     videos = [str(project / name) for name in ('0.mp4', '1.mp4')]
-    _, found = past(videos, **DETECTION)['predictions']
-    assert_same(found.keyframes, expected.keyframes)
+    _, detections = past(videos, **DETECTION)['predictions']
+    assert_same_keyframes(detections.keyframes, expected.keyframes)
 
 
 def test_without_its_memory_it_is_the_detector(project):
-    found, expected = (
+    keyframes, expected = (
         build(project, **settings).detect(project / '1.mp4', **DETECTION).keyframes
         for settings in (dict(memory=None), dict(config='tiny.py', weights='tiny.pth'))
     )
-    assert_same(found, expected)
+    assert_same_keyframes(keyframes, expected)
 
 
 def test_banks_are_not_mirrored(project, past):

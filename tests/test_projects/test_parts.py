@@ -37,10 +37,6 @@ def test_parts_of_keyframes_and_of_tubelets_do_not_mix(settings):
         MODELS.build(tube_detector() | settings)
 
 
-OF_TUBELETS = dict(type='DenoisingTubelets', num_groups=2)
-TRACKS = dict(type='QueryInteraction', drop_prob=0, false_prob=0)
-
-
 def test_a_program_of_the_deformable_decoder_takes_any_number_of_clips():
     config = tiny_detector() | dict(decoder=tiny_deformable_decoder())
     model = TensorDetector(build_detector(config)).eval()
@@ -71,20 +67,20 @@ def test_tracks_with_masks_beside_noised_persons():
     counts = []
     for _ in range(2):
         (sample,) = model.test_step(batch(sample))
-        found = sample.pred_instances
-        assert found.masks.shape == (len(found.bboxes), 64, 96)
-        assert 'query_vectors' not in found
-        counts.append(len(found.bboxes))
+        instances = sample.pred_instances
+        assert instances.masks.shape == (len(instances.bboxes), 64, 96)
+        assert 'query_vectors' not in instances
+        counts.append(len(instances.bboxes))
     assert counts[0] > 0
 
     samples = [person(), person()]
-    for place, one in enumerate(samples):
-        one.entity_ids = np.arange(2)
-        one.set_metainfo(dict(video_id='a', timestamp=place, sequence_place=place))
-    data = [batch(one) for one in samples]
-    data = {name: [one[name] for one in data] for name in data[0]}
+    for place, sample in enumerate(samples):
+        sample.entity_ids = np.arange(2)
+        sample.set_metainfo(dict(video_id='a', timestamp=place, sequence_place=place))
+    data = [batch(sample) for sample in samples]
+    data = {name: [fields[name] for fields in data] for name in data[0]}
     losses = model(**model.data_preprocessor(data, training=True), mode='loss')
     assert losses['loss_mask'] > 0
     sum(losses.values()).backward()
     for part in model.parts:
-        assert all(each.grad.isfinite().all() for each in part.parameters())
+        assert all(parameter.grad.isfinite().all() for parameter in part.parameters())

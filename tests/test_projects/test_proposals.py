@@ -99,8 +99,8 @@ def test_a_box_for_each_query_in_a_batch_as_in_its_clips_one_by_one(name):
 @each_head
 def test_proposals_train_the_head_and_the_maps_but_not_through_the_boxes(name):
     boxes, feats = build_proposals(name), made_up_feats()
-    given = samples((64, 96), (50, 70))
-    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, TWO_CLIPS)
+    data_samples = samples((64, 96), (50, 70))
+    losses, boxes_xyzr = boxes.loss_and_predict(feats, data_samples, TWO_CLIPS)
     assert all(key.startswith('proposals.loss_') for key in losses)
     assert all(value.dim() == 0 for value in losses.values())
     assert not boxes_xyzr.requires_grad
@@ -112,35 +112,34 @@ def test_proposals_train_the_head_and_the_maps_but_not_through_the_boxes(name):
         assert feat.grad[:, :, keyframe].any()
         feat.grad[:, :, keyframe] = 0
         assert not feat.grad.any()
-    assert torch.equal(
-        given[0].gt_instances.labels, samples((64, 96), (50, 70))[0].gt_instances.labels
-    )
+    unchanged = samples((64, 96), (50, 70))[0].gt_instances.labels
+    assert torch.equal(data_samples[0].gt_instances.labels, unchanged)
 
 
 @each_head
 def test_losses_and_proposals_equal_the_hosts(name):
     boxes, feats = build_proposals(name), made_up_feats()
-    given = samples((64, 96), (64, 96))
+    data_samples = samples((64, 96), (64, 96))
     torch.manual_seed(1)  # RPN samples anchors.
     losses, boxes_xyzr = boxes.loss_and_predict(
-        feats, given, shapes((64, 96), (64, 96))
+        feats, data_samples, shapes((64, 96), (64, 96))
     )
     metainfo = dict.fromkeys(('img_shape', 'pad_shape', 'batch_input_shape'), (64, 96))
     hosts = []
-    for sample in given:
+    for sample in data_samples:
         hosts.append(DetDataSample(metainfo=metainfo | dict(scale_factor=(1.0, 1.0))))
         hosts[-1].gt_instances = InstanceData(
             bboxes=sample.gt_instances.bboxes,
             labels=torch.zeros(len(sample.gt_instances), dtype=torch.long),
         )
     torch.manual_seed(1)
-    expected, found = boxes.dense_head.loss_and_predict(
+    expected, proposals = boxes.dense_head.loss_and_predict(
         tuple(feat[:, :, 2] for feat in feats), hosts
     )
     for key, value in expected.items():
         value = sum(value) if isinstance(value, list) else value
         torch.testing.assert_close(losses[f'proposals.{key}'], value)
-    for ours, host in zip(boxes_xyzr, found, strict=True):
+    for ours, host in zip(boxes_xyzr, proposals, strict=True):
         count = min(len(host), NUM_QUERIES)
         assert count > 0
         torch.testing.assert_close(ours[:count], xyxy_to_xyzr(host.bboxes[:count]))
@@ -150,9 +149,9 @@ def test_losses_and_proposals_equal_the_hosts(name):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, None])
 def test_autocast_and_nobody(name, dtype):
     boxes = build_proposals(name)
-    given = samples((64, 96), (50, 70)) if dtype else [data_sample(), data_sample()]
+    truth = samples((64, 96), (50, 70)) if dtype else [data_sample(), data_sample()]
     with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
-        losses, boxes_xyzr = boxes.loss_and_predict(made_up_feats(), given, TWO_CLIPS)
+        losses, boxes_xyzr = boxes.loss_and_predict(made_up_feats(), truth, TWO_CLIPS)
     assert boxes_xyzr.dtype == torch.float32
     assert_in_frame(boxes_xyzr, TWO_CLIPS.img_shapes)
     sum(losses.values()).backward()
@@ -164,9 +163,9 @@ def test_fewer_proposals_than_queries_leave_the_whole_frame():
     boxes = build_proposals('rpn', test_cfg=dict(max_per_img=2)).eval()
     assert boxes.dense_head.test_cfg.nms_pre == 1000
     bboxes = xyzr_to_xyxy(boxes.predict(made_up_feats(1), shapes((50, 70))))[0]
-    whole = torch.tensor([0.0, 0, 70, 50])
-    torch.testing.assert_close(bboxes[2:], whole.expand(NUM_QUERIES - 2, 4))
-    assert (bboxes[:2] - whole).abs().amax(dim=-1).min() > 1
+    frame_bbox = torch.tensor([0.0, 0, 70, 50])
+    torch.testing.assert_close(bboxes[2:], frame_bbox.expand(NUM_QUERIES - 2, 4))
+    assert (bboxes[:2] - frame_bbox).abs().amax(dim=-1).min() > 1
 
 
 def test_proposals_are_unmoved_by_padding():
@@ -184,8 +183,8 @@ def test_proposals_are_unmoved_by_padding():
 
 def test_a_head_that_yields_something_else_in_training():
     boxes = build_proposals('fcos', norm_on_bbox=True)
-    given = samples((64, 96), (50, 70))
-    _losses, in_training = boxes.loss_and_predict(made_up_feats(), given, TWO_CLIPS)
+    truth = samples((64, 96), (50, 70))
+    _losses, in_training = boxes.loss_and_predict(made_up_feats(), truth, TWO_CLIPS)
     assert boxes.dense_head.training
     at_test = boxes.eval().predict(made_up_feats(), TWO_CLIPS)
     torch.testing.assert_close(in_training, at_test)

@@ -40,7 +40,7 @@ def build(tmp_path, write_text, write_video):
 
 
 def test_proposals_come_from_a_file(build):
-    """Those with a sure score and the best one; nobody where the file has nothing."""
+    """Boxes with a high score and the best one; none where the file has none."""
     boxes = np.array(
         [[0, 0, 0.5, 0.5, 0.8], [0.1, 0, 0.5, 1, 0.95], [0.2, 0, 0.5, 1, 0.9]]
     )

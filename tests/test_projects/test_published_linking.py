@@ -48,11 +48,12 @@ def random_video(seed, labels=3):
 
 def literal_nms(boxes, scores):
     """nms.m: from the end of an ascending sort."""
-    rest, kept = np.argsort(scores, kind='stable').tolist(), []
-    while rest:
-        kept.append(rest.pop())
-        rest = [i for i in rest if box_iou(boxes[kept[-1]], boxes[i], 0) <= 0.45]
-    return kept[:10]
+    candidates, survivors = np.argsort(scores, kind='stable').tolist(), []
+    while candidates:
+        best = boxes[candidates[-1]]
+        survivors.append(candidates.pop())
+        candidates = [i for i in candidates if box_iou(best, boxes[i], 0) <= 0.45]
+    return survivors[:10]
 
 
 def literal_road_paths(frames, bboxes, scores, label, last):
@@ -116,10 +117,10 @@ def literal_road(frames, bboxes, scores, alpha):
             values = np.array([scores[i, 1:] for _, i in filled]).T + 20
             labels = [*literal_labels(values, alpha), None]
             start = None
-            for k, found in enumerate(labels):
-                if found == label - 1 and start is None:
+            for k, frame_label in enumerate(labels):
+                if frame_label == label - 1 and start is None:
                     start = k
-                if found != label - 1 and start is not None:
+                if frame_label != label - 1 and start is not None:
                     part, start = filled[start:k], None
                     if len(part) - 1 > 8:
                         best = sorted((scores[i, label] for _, i in part), reverse=True)
@@ -133,14 +134,14 @@ def literal_retina(frames, bboxes, scores, rules):
     for t in sorted(set(frames.tolist())):
         boxes = sorted(np.flatnonzero(frames == t), key=lambda i: -agents[i])
         boxes = [i for i in boxes[: rules.top_k] if agents[i] > 0.025]
-        taken, order = set(), []
+        linked, order = set(), []
         for path in live:
             order.append(0)
             if t - path[-1][0] > 4:
                 continue
             back = min(5, len(path))
-            now, past = bboxes[path[-1][1]], bboxes[path[-back][1]]
-            a = now + (now - past) / max(1, back - 1)
+            last_bbox, past_bbox = bboxes[path[-1][1]], bboxes[path[-back][1]]
+            a = last_bbox + (last_bbox - past_bbox) / max(1, back - 1)
             edges = []
             for i in boxes:
                 b = bboxes[i]
@@ -150,22 +151,22 @@ def literal_retina(frames, bboxes, scores, rules):
                     dx, dy = max(dx, 0), max(dy, 0)
                 areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
                 iou = dx * dy / (sum(areas) - dx * dy) if dx * dy > 0 else 0
-                near = iou >= rules.link_iou and i not in taken
+                near = iou >= rules.link_iou and i not in linked
                 edges.append(agents[i] if near else 0)
             if sum(edges) > 0.1:
-                taken.add(boxes[int(np.argmax(edges))])
+                linked.add(boxes[int(np.argmax(edges))])
                 path.append((t, boxes[int(np.argmax(edges))]))
             values = sorted(agents[i] for _, i in path)
             order[-1] = np.mean(values[-5:])
         live = [live[k] for k in np.argsort(order)[::-1]]
         dead += [path for path in live if t - path[-1][0] > 4]
         live = [path for path in live if t - path[-1][0] <= 4]
-        live += [[(t, i)] for i in boxes if i not in taken]
+        live += [[(t, i)] for i in boxes if i not in linked]
     for path in dead + live:
         if len(path) > 5:
             classes = np.array([scores[i, 1:] for _, i in path])
             topn = max(1, classes.shape[1] // 4)
-            values = [np.mean(sorted(one, reverse=True)[:topn]) for one in classes.T]
+            values = np.sort(classes, axis=0)[::-1][:topn].mean(axis=0)
             rows = [(path[0][0] + k, *bboxes[i]) for k, (_, i) in enumerate(path)]
             for label in sorted(range(len(values)), key=lambda k: -values[k])[:10]:
                 if rules.trims:
@@ -176,26 +177,27 @@ def literal_retina(frames, bboxes, scores, rules):
 
 def literal_indiv(label, rows, classes, alpha):
     """Of ``trim_tubes``, with ``dpEMmax``."""
-    own = classes[:, label]
-    padded = [0, 0, *own, 0, 0]
-    top = max(sorted(padded[k : k + 5])[2] for k in range(len(own)))
-    costs = np.ones((2, len(own) + 1))
-    costs[0, 1:], costs[1, 1:] = own / top, 1 - own / top
+    class_scores = classes[:, label]
+    padded = [0, 0, *class_scores, 0, 0]
+    top = max(sorted(padded[k : k + 5])[2] for k in range(len(class_scores)))
+    costs = np.ones((2, len(class_scores) + 1))
+    costs[0, 1:], costs[1, 1:] = class_scores / top, 1 - class_scores / top
     choices = []
-    for j in range(1, len(own)):
+    for j in range(1, len(class_scores)):
         ways = [[costs[k, j - 1] - alpha * (k != i) for k in (0, 1)] for i in (0, 1)]
         choices.append([int(np.argmax(way)) for way in ways])
         costs[:, j] += [max(way) for way in ways]
-    labels = [int(np.argmax(costs[:, len(own) - 1]))]
+    labels = [int(np.argmax(costs[:, len(class_scores) - 1]))]
     for choice in choices[::-1]:
         labels.insert(0, choice[labels[0]])
     start = None
-    for k, found in enumerate([*labels, 1]):
-        if found == 0 and start is None:
+    for k, state in enumerate([*labels, 1]):
+        if state == 0 and start is None:
             start = k
-        if found == 1 and start is not None:
+        if state == 1 and start is not None:
             if k - 1 - start >= 5:
-                best = sorted(own[start:k], reverse=True)[: max(1, (k - start) // 2)]
+                half = max(1, (k - start) // 2)
+                best = sorted(class_scores[start:k], reverse=True)[:half]
                 yield label + 1, rows[start:k], np.mean(best)
             start = None
 
@@ -208,10 +210,11 @@ def literal_openmixer(frames, bboxes, scores):
                 ending = [tube for tube in tubes if tube[-1][0] == t - 5]
                 ending[0].append((t, i)) if ending else tubes.append([(t, i)])
         for tube in tubes:
-            known = [t for t, _ in tube]
+            key_frames = [t for t, _ in tube]
             sides = np.round([bboxes[i] for _, i in tube]).T
-            every = range(known[0], known[-1] + 1)
-            rows = [(t, *(np.interp(t, known, side) for side in sides)) for t in every]
+            all_frames = range(key_frames[0], key_frames[-1] + 1)
+            columns = (np.interp(all_frames, key_frames, side) for side in sides)
+            rows = list(zip(all_frames, *columns, strict=True))
             yield label, rows, np.mean([scores[i, label] for _, i in tube])
 
 
@@ -227,8 +230,8 @@ def test_linkings_are_those_of_the_loops(seed):
     video = random_video(seed)
     road = replace(LINKINGS['road'], alpha=[0.2, 0.8, 5][seed % 3])
     expected = as_lists(literal_road(*video, road.alpha))
-    found = as_lists(road.link_video(40, *video))
-    assert sorted(found) == sorted(expected)
+    tubes = as_lists(road.link_video(40, *video))
+    assert sorted(tubes) == sorted(expected)
     for trims, clamped in itertools.product((False, True), repeat=2):
         options = dict(
             clamped=clamped, top_k=2 + seed, trims=trims, alpha=0.1 + seed / 9
@@ -265,8 +268,8 @@ def test_tubes_by_name():
         score(build(VideoMAPMetric, truth, linking='road'), [sample])
 
 
-@pytest.mark.parametrize('every', [1, 5])
-def test_frames_that_do_not_count_change_nothing(every):
+@pytest.mark.parametrize('step', [1, 5])
+def test_frames_that_do_not_count_change_nothing(step):
     truth, samples = noisy(0)
     truth['gttubes'] = {
         name: {
@@ -278,15 +281,15 @@ def test_frames_that_do_not_count_change_nothing(every):
     counted = []
     for name, classes in truth['gttubes'].items():
         tubes = [tube for of_class in classes.values() for tube in of_class]
-        frames = np.unique(np.concatenate(tubes)[:, 0])[::every]
+        frames = np.unique(np.concatenate(tubes)[:, 0])[::step]
         counted += [(name, frame) for frame in frames.tolist()]
-    rest = [one for one in samples if (one['video_id'], one['timestamp']) in counted]
-    assert len(counted) <= len(rest) < len(samples)
-    protocol = dict(base='openmixer', every=every)
-    linking = 'openmixer' if every == 5 else 'act'
+    counted_samples = [s for s in samples if (s['video_id'], s['timestamp']) in counted]
+    assert len(counted) <= len(counted_samples) < len(samples)
+    rules = dict(protocol=dict(base='openmixer', every=step))
+    rules['linking'] = 'openmixer' if step == 5 else 'act'
     values, again = (
-        score(build(VideoMAPMetric, truth, protocol=protocol, linking=linking), found)
-        for found in (samples, rest)
+        score(build(VideoMAPMetric, truth, **rules), predictions)
+        for predictions in (samples, counted_samples)
     )
     assert values == again
     assert values['video_mAP/overall@0.2'] > 0
@@ -313,9 +316,9 @@ def test_the_order_of_lines_changes_nothing(name, write_text):
 def test_the_order_of_tubes_changes_nothing():
     tubes = [(0, 0.9, still(1, 20, [x, 0, x + 29, 29])) for x in range(0, 40, 10)]
     truth = ground_truth({'v': {0: [still(1, 20, [10, 0, 39, 29])]}})
-    for found in (tubes, tubes[::-1]):
+    for arrangement in (tubes, tubes[::-1]):
         metric = build(VideoMAPMetric, truth)
-        values = score(metric, [linked('v', *found)])
+        values = score(metric, [linked('v', *arrangement)])
         # The second of four.
         assert values['video_mAP/overall@0.75'] == pytest.approx((0 + 1 / 2) / 2)
         assert metric.ties == '; 4 of 4 scores tie among tubes of a class'
@@ -342,27 +345,28 @@ def test_paths_are_the_best_of_all():
     )
     scores = random.rand(4, 3, 3)
     # Frame 3 has the boxes of frame 2, the earlier of its neighbours.
-    seen = np.array([0, 1, 3])
-    found = replace(linking, tube_nms_iou=None).link_video(
-        4, seen.repeat(3) + 1, bboxes[seen].reshape(-1, 4), scores[seen].reshape(-1, 3)
+    inds = np.array([0, 1, 3])
+    tubes = replace(linking, tube_nms_iou=None).link_video(
+        4, inds.repeat(3) + 1, bboxes[inds].reshape(-1, 4), scores[inds].reshape(-1, 3)
     )
     bboxes[2], scores[2] = bboxes[1], scores[1]
 
-    def worth(path, own):
+    def worth(path, class_scores):
         total = 0
         for t in range(3):
-            (a, b), (i, j) = own[t : t + 2], path[t : t + 2]
+            (a, b), (i, j) = class_scores[t : t + 2], path[t : t + 2]
             total += box_iou(bboxes[t, i], bboxes[t + 1, j], 0)
             total += a[i] + b[j] + a[i] * b[j] / 2
         return total
 
     for label in (1, 2):
-        paths, own = [*itertools.product(range(3), repeat=4)], scores[..., label]
+        paths = [*itertools.product(range(3), repeat=4)]
+        class_scores = scores[..., label]
         while paths:
-            best = max(paths, key=lambda path: worth(path, own))
+            best = max(paths, key=lambda path: worth(path, class_scores))
             paths = [p for p in paths if not any(np.equal(p, best))]
-            column, rows, value = next(found)
+            column, rows, value = next(tubes)
             assert (column, rows[:, 0].tolist()) == (label, [1, 2, 3, 4])
             np.testing.assert_array_equal(rows[:, 1:], bboxes[range(4), best])
-            assert value == pytest.approx(np.mean(own[range(4), best]))
-    assert next(found, None) is None
+            assert value == pytest.approx(np.mean(class_scores[range(4), best]))
+    assert next(tubes, None) is None

@@ -65,7 +65,8 @@ def remembering():
     config['data_preprocessor'].update(type='BankPreprocessor')
     model = tiny.build_detector(config)
     torch.nn.init.normal_(model.memory.actions.weight)
-    return model, dict(data_samples=[of_bank(model.key, one) for one in ((1, 2), (0,))])
+    samples = [of_bank(model.key, owners) for owners in ((1, 2), (0,))]
+    return model, dict(data_samples=samples)
 
 
 def of_bank(key, owners):
@@ -102,7 +103,7 @@ WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, sha
 def of_rank(values, rank):
     """Every second sample, of each keyframe of sequences."""
     if isinstance(values[0], list):
-        return [one[rank::2] for one in values]
+        return [samples[rank::2] for samples in values]
     return values[rank::2]
 
 
@@ -125,11 +126,11 @@ def run_rank(rank, folder):
     for make, wrap in WRAPPED:
         model, data = make()
         data = {name: of_rank(values, rank) for name, values in data.items()}
-        found = trained(wrap(model), data)
+        parameters = trained(wrap(model), data)
         if wrap is shard:
-            found = {name: value.full_tensor() for name, value in found.items()}
+            parameters = {name: p.full_tensor() for name, p in parameters.items()}
         if rank == 0:
-            torch.save(found, folder / f'{make.__name__}_{wrap.__name__}')
+            torch.save(parameters, folder / f'{make.__name__}_{wrap.__name__}')
     # A rank that ends with threads of the group running aborts at times.
     dist.barrier()
     dist.destroy_process_group()
@@ -139,14 +140,14 @@ def test_two_ranks_learn_what_one_process_does(tmp_path):
     mp.start_processes(run_rank, (tmp_path,), nprocs=2)
     for make, wrap in WRAPPED:
         model, data = make()
-        before = {name: value.clone() for name, value in model.named_parameters()}
-        found = torch.load(tmp_path / f'{make.__name__}_{wrap.__name__}')
+        initial = {name: value.clone() for name, value in model.named_parameters()}
+        parameters = torch.load(tmp_path / f'{make.__name__}_{wrap.__name__}')
         expected = trained(model, data)
-        assert found.keys() == expected.keys()
+        assert parameters.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name] - before[name],
-                value - before[name],
+                parameters[name] - initial[name],
+                value - initial[name],
                 rtol=1e-4,
                 atol=1e-6,
                 msg=lambda text, name=name: f'{name}: {text}',

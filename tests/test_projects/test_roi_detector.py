@@ -31,7 +31,7 @@ each_source = pytest.mark.parametrize(
 
 
 def tiny_roi_head(in_channels=4 * 16, **extractor):
-    """That of the config, for the tiny detector's levels."""
+    """The config's RoI head, for the tiny detector's levels."""
     head = ROI_HEAD.to_dict()
     head['bbox_roi_extractor'] |= extractor
     sizes = dict(in_channels=in_channels, num_classes=NUM_CLASSES, topk=2)
@@ -107,12 +107,13 @@ def test_it_equals_the_host_detector():
     losses, expected = (model(clip, [sample()], mode='loss') for model in (ours, host))
     assert losses.keys() == expected.keys()
     torch.testing.assert_close(losses['loss_action_cls'], expected['loss_action_cls'])
-    (found,) = ours(clip, [sample()], mode='predict')
+    (prediction,) = ours(clip, [sample()], mode='predict')
     (truth,) = host.roi_head.predict(
         host.extract_feat(clip), [sample().proposals], [sample()]
     )
-    torch.testing.assert_close(found.pred_instances.bboxes, truth.bboxes)
-    torch.testing.assert_close(found.pred_instances.scores[:, 1:], truth.scores[:, 1:])
+    instances = prediction.pred_instances
+    torch.testing.assert_close(instances.bboxes, truth.bboxes)
+    torch.testing.assert_close(instances.scores[:, 1:], truth.scores[:, 1:])
 
 
 @each_source
@@ -125,7 +126,8 @@ def test_a_batch_is_its_clips_one_by_one(persons):
     ]
     data = model.data_preprocessor(batch(*samples))
     with torch.no_grad():
-        together = [one.pred_instances.clone() for one in model(**data, mode='predict')]
+        results = model(**data, mode='predict')
+        together = [result.pred_instances.clone() for result in results]
         for clip, (sample, expected) in enumerate(zip(samples, together, strict=True)):
             inputs = data['inputs'][clip : clip + 1]
             (alone,) = model(inputs, [sample], mode='predict')
@@ -145,19 +147,19 @@ def test_where_the_boxes_at_test_come_from():
     torch.testing.assert_close(
         truth.pred_instances.bboxes * scale, torch.tensor(BOXES).float()
     )
-    (given,) = roi_detector('proposals').test_step(batch(sample))
-    assert given.pred_instances.bboxes.tolist() == [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
+    (proposed,) = roi_detector('proposals').test_step(batch(sample))
+    assert proposed.pred_instances.bboxes.tolist() == [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
     model = roi_detector(BRANCH).eval()
-    (found,) = model.test_step(batch(sample))
+    (prediction,) = model.test_step(batch(sample))
     data = model.data_preprocessor(batch(sample))
     with torch.no_grad():
-        seen = model.person_decoder(
+        outputs = model.person_decoder(
             model.extract_feat(data['inputs']),
             whole_frames(model.person_decoder, [(64, 96)]),
             (64, 96),
         )
-        (persons,) = model.person_head.predict(seen.stages, [two()])
-    torch.testing.assert_close(found.pred_instances.bboxes, persons.bboxes)
+        (persons,) = model.person_head.predict(outputs.stages, [two()])
+    torch.testing.assert_close(prediction.pred_instances.bboxes, persons.bboxes)
 
 
 def test_what_actions_there_are_does_not_reach_the_person_branch():

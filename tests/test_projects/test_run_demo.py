@@ -53,10 +53,10 @@ def checkpoints():
 
 
 def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
-    before = interrupt(demo, 'test.py')
+    saved = interrupt(demo, 'test.py')
     demo.main(**OPTIONS)
     assert demo.calls == ['make_toy_dataset', 'train', 'test', 'train', 'test', 'demo']
-    assert checkpoints() == before != set()
+    assert checkpoints() == saved != set()
     summary = json.loads(Path('work_dirs/demo/summary.json').read_text())
     assert summary['metric'] == 'mAP/overall'
     assert 0 <= summary['score'] <= 1

@@ -1,10 +1,12 @@
 """Laws of streams: what they find is what clips by themselves find."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from detections import assert_same_keyframes
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny import MODELS_FOLDER
@@ -70,24 +72,6 @@ def build(config, backbone, *, frame_interval=1, ahead_s=None):
         return init_detector(cfg, None)
 
 
-def persons(found):
-    return [
-        (one.frame_index, one.bboxes, [dict(pairs) for pairs in one.actions])
-        for one in found
-    ]
-
-
-def assert_same(found, expected, shift=0):
-    found, expected = persons(found), persons(expected)
-    assert expected and len(found) == len(expected)
-    for (index, boxes, actions), (number, *others) in zip(found, expected, strict=True):
-        assert index == number + shift
-        np.testing.assert_allclose(boxes, others[0], rtol=1e-5, atol=1e-4)
-        for one, other in zip(actions, others[1], strict=True):
-            assert one.keys() == other.keys()
-            np.testing.assert_allclose([*one.values()], [*other.values()], atol=1e-5)
-
-
 def pictures(count, size=(48, 64)):
     random = np.random.RandomState(0)
     return random.randint(0, 256, (count, *size, 3), np.uint8)
@@ -100,18 +84,18 @@ CASES = [  # frames from keyframe to keyframe, from one of a clip to the next; b
 
 @pytest.mark.parametrize(
     ('backbone', 'ahead_s'),
-    [*((one, None) for one in BACKBONES), ('causal', 0.0)],
+    [*((name, None) for name in BACKBONES), ('causal', 0.0)],
 )
 def test_streams_equal_clips(config, backbone, ahead_s):
     """At the beginning and the end, too, where frames are repeated."""
     for interval, frame_interval, batch_size in CASES:
         model = build(config, backbone, frame_interval=frame_interval, ahead_s=ahead_s)
         options = dict(interval_s=interval / 30, batch_size=batch_size, score_thr=0)
-        found, expected = (
+        keyframes, expected = (
             [*detect_video(model, pictures(12), reuse=reuse, **options)]
             for reuse in ('always', 'never')
         )
-        assert_same(found, expected)
+        assert_same_keyframes(keyframes, expected)
 
 
 def test_tubelets_of_streams_equal_those_of_clips(config):
@@ -119,12 +103,11 @@ def test_tubelets_of_streams_equal_those_of_clips(config):
     cfg.model.decoder.update(decoder)
     cfg.model.head.update(head)
     model = build(cfg, 'framewise')
-    found, expected = (
+    keyframes, expected = (
         [*detect_video(model, pictures(11), reuse=reuse, score_thr=0)]
         for reuse in ('always', 'never')
     )
-    assert [one.ids for one in found] == [one.ids for one in expected]
-    assert_same(found, expected)
+    assert_same_keyframes(keyframes, expected)
 
 
 def tubelet_parts():
@@ -144,40 +127,52 @@ def cut(loader, *connections):
         count = ring.count
 
 
+def assert_same_after_cut(keyframes, expected):
+    """Same keyframes, but for nine frames before, at other times."""
+    renumbered = [
+        replace(keyframe, frame_index=keyframe.frame_index - 9, time_s=other.time_s)
+        for keyframe, other in zip(keyframes, expected, strict=True)
+    ]
+    assert_same_keyframes(renumbered, expected)
+
+
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_after_a_cut_a_stream_is_that_of_its_new_frames(config, backbone):
     """A connection that broke, another size of frames, a jump of the source's time."""
     model = build(config, backbone, frame_interval=2)
     loader, options = ClipLoader(model.cfg), dict(score_thr=0, reuse='always')
-    before, after = pictures(30)[:9], pictures(30)[9:]
-    clips, alone = cut(loader, after), options | dict(reuse='never')
+    old_pictures, new_pictures = pictures(30)[:9], pictures(30)[9:]
+    clips, alone = cut(loader, new_pictures), options | dict(reuse='never')
     expected = [*detect_clips(model, loader, clips, **alone)]
-    for first in before, pictures(9, size=(64, 48)):
-        found = [*detect_clips(model, loader, cut(loader, first, after), **options)]
-        found = [one for one in found if one.frame_index >= 9]
-        assert_same(found, expected, shift=9)
+    for first in old_pictures, pictures(9, size=(64, 48)):
+        clips = cut(loader, first, new_pictures)
+        keyframes = detect_clips(model, loader, clips, **options)
+        new_keyframes = [k for k in keyframes if k.frame_index >= 9]
+        assert_same_after_cut(new_keyframes, expected)
     times = [*range(9), *range(500, 521)]
-    stream = zip(np.array(times) / 30, np.concatenate([before, after]), strict=True)
-    found = [*detect_video(model, stream, interval_s=1 / 30, **options)]
-    first = 9 + loader.before  # whose clip begins after the jump
-    found = [one for one in found if first <= one.frame_index < 30 - loader.after]
-    assert_same(found, expected[loader.before :], shift=9)
+    frames = np.concatenate([old_pictures, new_pictures])
+    stream = zip(np.array(times) / 30, frames, strict=True)
+    keyframes = detect_video(model, stream, interval_s=1 / 30, **options)
+    # Keyframes whose clip begins after the jump.
+    inds = range(9 + loader.before, 30 - loader.after)
+    keyframes = [keyframe for keyframe in keyframes if keyframe.frame_index in inds]
+    assert_same_after_cut(keyframes, expected[loader.before :])
 
 
 def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     """Also after a connection broke, whose next frames have the next numbers."""
     model = build(config, 'framewise', frame_interval=2)
     loader = ClipLoader(model.cfg)
-    memory, seen, kept = FrameMemory(model, loader), [], []
+    memory, batch_sizes, num_frames = FrameMemory(model, loader), [], []
     model.backbone.backbone.conv1.register_forward_hook(
-        lambda module, inputs, output: seen.append(len(output))
+        lambda module, inputs, output: batch_sizes.append(len(output))
     )
     clips = cut(loader, pictures(12), pictures(24, size=(64, 48)))
     for _, inputs in loader.load(clips, None, memory):
         memory.test_step([inputs], {})
-        kept.append(sum(len(made) for made in memory._made))
-    assert sum(seen) == 12 + 24
-    assert max(kept) <= 1 + 3 * 2  # frames from a clip's first to its last
+        num_frames.append(sum(len(feats) for feats in memory._made))
+    assert sum(batch_sizes) == 12 + 24
+    assert max(num_frames) <= 1 + 3 * 2  # frames from a clip's first to its last
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from detections import assert_same_keyframes
 from mmaction.datasets.transforms import Resize
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.registry import DefaultScope
@@ -33,8 +34,8 @@ def test_tiles_cover_the_frame_and_overlap(seed):
     frame, grid, person = rng.randint(64, 3000, 2), rng.randint(1, 9, 2), 70
     for alike in (False, True):
         layout = lay_out(tuple(frame.tolist()), grid.tolist(), person, alike=alike)
-        whole, *boxes = layout.boxes().tolist()
-        assert whole == [0, 0, frame[1], frame[0]] and len(boxes) == grid.prod()
+        frame_box, *boxes = layout.boxes().tolist()
+        assert frame_box == [0, 0, frame[1], frame[0]] and len(boxes) == grid.prod()
         rows, columns = (sorted({(b[i], b[i + 2]) for b in boxes}) for i in (1, 0))
         for places, length in zip((rows, columns), frame, strict=True):
             assert places[0][0] == 0 and places[-1][1] == length
@@ -104,10 +105,10 @@ def see_exactly(rng, layout, persons):
         bboxes = torch.from_numpy(bboxes[which].astype(np.float32))
         scores = torch.from_numpy(rng.uniform(0.6, 1, len(which)))
         names = torch.from_numpy(which)
-        found = InstanceData(bboxes=bboxes[:, 0], person_scores=scores, names=names)
+        instances = InstanceData(bboxes=bboxes[:, 0], person_scores=scores, names=names)
         if frames > 1:
-            found = InstanceData(bboxes=bboxes, tubelet_scores=scores, names=names)
-        predictions.append(found)
+            instances = InstanceData(bboxes=bboxes, tubelet_scores=scores, names=names)
+        predictions.append(instances)
     return predictions, views
 
 
@@ -119,16 +120,16 @@ def test_a_perfect_detector_gives_the_truth(seed, frames):
     layout = random_layout(rng)
     persons = random_persons(rng, layout, frames)
     predictions, views = see_exactly(rng, layout, persons)
-    found = merge([one.clone() for one in predictions], views)
-    assert sorted(found.names.tolist()) == list(range(len(persons)))
-    bboxes = found.bboxes.reshape(len(found), frames, 4) * torch.from_numpy(
+    merged = merge([instances.clone() for instances in predictions], views)
+    assert sorted(merged.names.tolist()) == list(range(len(persons)))
+    bboxes = merged.bboxes.reshape(len(merged), frames, 4) * torch.from_numpy(
         views[0, 2:]
     ).repeat(2)
-    np.testing.assert_allclose(bboxes, persons[found.names], atol=2e-3)
+    np.testing.assert_allclose(bboxes, persons[merged.names], atol=2e-3)
     order = [0, *1 + rng.permutation(len(views) - 1)]
     other = merge([predictions[i] for i in order], views[order])
-    assert torch.equal(found.names, other.names)
-    assert torch.equal(found.bboxes, other.bboxes)
+    assert torch.equal(merged.names, other.names)
+    assert torch.equal(merged.bboxes, other.bboxes)
 
 
 def test_cut_persons_whom_no_view_has_whole_are_kept():
@@ -151,8 +152,8 @@ def test_masks_are_placed_in_the_frame():
         scores = torch.tensor([number / 3])
         fields = dict(bboxes=box, person_scores=scores, masks=mask[: number + 1])
         predictions.append(InstanceData(**fields))
-    found = merge(predictions, views)
-    for box, mask in zip(found.bboxes, found.masks > 0.5, strict=True):
+    merged = merge(predictions, views)
+    for box, mask in zip(merged.bboxes, merged.masks > 0.5, strict=True):
         y, x = np.nonzero(mask.numpy())
         outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
         np.testing.assert_allclose(box * torch.tensor([60, 40] * 2), outline, atol=1e-3)
@@ -165,20 +166,20 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module', params=['stmixer', 'stmixer-t'])
 def inferencer(folder, request):
-    """One whose model finds a person in each query."""
+    """An inferencer whose model finds a person in each query."""
     config = folder / f'{request.param}.py'
     text = write_project(folder).read_text()
     config.write_text(text.replace('stmixer_tiny', f'{request.param}_tiny'))
     with DefaultScope.overwrite_default_scope('mmaction'):
         torch.manual_seed(0)
         options = {'model.head.score_thr': 0.0}
-        found = ActionDetInferencer(
+        detector = ActionDetInferencer(
             config, device='cpu', cfg_options=options, show_progress=False
         )
-    for parameter in found.model.decoder.parameters():  # boxes of all sizes
+    for parameter in detector.model.decoder.parameters():  # boxes of all sizes
         if parameter.dim() > 1:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
-    return found
+    return detector
 
 
 @pytest.fixture(scope='module')
@@ -191,16 +192,16 @@ def test_one_tile_is_no_tile_and_a_stream_gives_what_its_file_gives(inferencer, 
     plain = inferencer.detect(video, strict=True).to_dict()
     for grid, smallest in ('1x1', None), ('auto', 128), ('2x3', None), ('auto', 90):
         options = dict(predictor=Tiles(grid, min_person=smallest), strict=True)
-        found = inferencer.detect(video, **options).to_dict()
+        record = inferencer.detect(video, **options).to_dict()
         stream = ((i / 10, frame) for i, frame in enumerate(frames))
         again = inferencer.detect(stream, **options).to_dict()
-        assert found['keyframes'] == again['keyframes']
+        assert record['keyframes'] == again['keyframes']
         has_tiles = (grid, smallest) in (('2x3', None), ('auto', 90))
-        assert (found['keyframes'] == plain['keyframes']) == (not has_tiles)
+        assert (record['keyframes'] == plain['keyframes']) == (not has_tiles)
         batches = inferencer.detect(video, batch_size=3, **options)
-        for one, other in zip(batches.keyframes, again['keyframes'], strict=True):
-            boxes = [person['bbox'] for person in other['persons']]
-            np.testing.assert_allclose(one.bboxes, np.reshape(boxes, (-1, 4)), atol=0.1)
+        for keyframe, other in zip(batches.keyframes, again['keyframes'], strict=True):
+            boxes = np.reshape([p['bbox'] for p in other['persons']], (-1, 4))
+            np.testing.assert_allclose(keyframe.bboxes, boxes, atol=0.1)
 
 
 def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
@@ -209,59 +210,57 @@ def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
     for grid, interval_s, batch_size in cases:
         options = dict(interval_s=interval_s, batch_size=batch_size, strict=True)
         options |= dict(predictor=Tiles(grid), pred_score_thr=0.0)
-        found, expected = (
+        keyframes, expected = (
             inferencer.detect(video, reuse=reuse, **options).keyframes
             for reuse in ('always', 'never')
         )
-        assert len(found) == len(expected) > 3
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
-            scores = one.person_scores, other.person_scores
-            np.testing.assert_allclose(*scores, atol=1e-5)
+        assert len(keyframes) > 3
+        assert_same_keyframes(keyframes, expected)
 
 
 @pytest.mark.parametrize('frames', [None, 3])
 def test_random_tiles_keep_boxes_on_their_persons(frames):
     """Each person is a rectangle of a colour of its own."""
     np.random.seed(0)
-    rng, kept = np.random.RandomState(1), 0
+    rng, num_compared = np.random.RandomState(1), 0
     for _ in range(100):
         height, width, shape = *rng.randint(60, 90, 2), () if frames is None else (3,)
         corner = rng.randint(0, 50, (4, *shape, 2))
-        whole = np.concatenate(
+        bboxes = np.concatenate(
             [corner, corner + rng.randint(5, 40, (4, *shape, 2))], -1
         )
-        whole = np.clip(whole, 0, [width, height] * 2).astype(np.float32)
+        bboxes = np.clip(bboxes, 0, [width, height] * 2).astype(np.float32)
         results = dict(
-            gt_bboxes=whole, gt_labels=np.eye(4), entity_ids=np.arange(4),
+            gt_bboxes=bboxes, gt_labels=np.eye(4), entity_ids=np.arange(4),
             keypoint=MARKS.copy(), img_shape=(height, width),
         )  # fmt: skip
         if frames:
             results['gt_states'] = rng.choice([PRESENT, ABSENT, UNKNOWN], (4, frames))
-            whole[results['gt_states'] != PRESENT] = 0
+            bboxes[results['gt_states'] != PRESENT] = 0
         states = results.get('gt_states', np.full((4, 1), PRESENT)).copy()
-        each = whole.reshape(4, -1, 4).copy()
-        pictures = np.zeros((4, each.shape[1], height, width), bool)
-        for person, boxes in zip(pictures, each.astype(int), strict=True):
+        bboxes_in_frames = bboxes.reshape(4, -1, 4).copy()
+        num_frames = bboxes_in_frames.shape[1]
+        pictures = np.zeros((4, num_frames, height, width), bool)
+        for person, boxes in zip(pictures, bboxes_in_frames.astype(int), strict=True):
             for picture, (x1, y1, x2, y2) in zip(person, boxes, strict=True):
                 picture[y1:y2, x1:x2] = True
         results['imgs'] = list(pictures.reshape(-1, height, width))
         out = RandomTile(share=(0.3, 1)).transform(results)
-        cropped = np.reshape(out['imgs'], (4, each.shape[1], *out['img_shape']))
+        cropped = np.reshape(out['imgs'], (4, num_frames, *out['img_shape']))
         shares = cropped.sum((2, 3)) / pictures.sum((2, 3)).clip(1)
         expected = (shares >= 0.5) & (states == PRESENT)
         assert out['entity_ids'].tolist() == np.flatnonzero(expected.any(1)).tolist()
         assert (out['gt_labels'].argmax(1) == out['entity_ids']).all()
-        found = out['gt_bboxes'].reshape(len(out['gt_bboxes']), each.shape[1], 4)
-        for person, boxes in zip(out['entity_ids'], found, strict=True):
+        cropped_bboxes = np.reshape(out['gt_bboxes'], (-1, num_frames, 4))
+        for person, boxes in zip(out['entity_ids'], cropped_bboxes, strict=True):
             for frame in np.flatnonzero(expected[person]):
                 y, x = np.nonzero(cropped[person, frame])
                 outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
                 np.testing.assert_array_equal(boxes[frame], outline)
-                kept += 1
+                num_compared += 1
         if frames:
             lost = np.where((states == PRESENT) & ~expected, ABSENT, states)
             np.testing.assert_array_equal(out['gt_states'], lost[out['entity_ids']])
-        moved = (out['keypoint'] - MARKS)[0, 0, 0]
-        assert np.allclose(moved, -out['crop_bbox'][:2])
-    assert kept > 100
+        shift = (out['keypoint'] - MARKS)[0, 0, 0]
+        assert np.allclose(shift, -out['crop_bbox'][:2])
+    assert num_compared > 100

@@ -25,22 +25,23 @@ def _person(legs='stand', *, arms='rest', x=0.6, **changes):
 
 
 @pytest.mark.parametrize(
-    ('one', 'other'),
+    ('action', 'opposite'),
     [
         (('walk_left', 'rest'), ('walk_right', 'rest')),
         (('stand', 'raise_arm'), ('stand', 'lower')),
     ],
 )
-def test_one_frame_does_not_tell_the_direction_of_time(one, other):
+def test_one_frame_does_not_tell_the_direction_of_time(action, opposite):
     """Each picture of one action is a picture of its opposite, at another time."""
-    before = _person(one[0], arms=one[1], x=0.7)
-    after = _person(other[0], arms=other[1], x=0.7)
+    person = _person(action[0], arms=action[1], x=0.7)
+    mirrored = _person(opposite[0], arms=opposite[1], x=0.7)
     middle = 2.0
-    after = after._replace(start_x=0.7 + before.x_at(middle) - after.x_at(middle))
+    shift = person.x_at(middle) - mirrored.x_at(middle)
+    mirrored = mirrored._replace(start_x=0.7 + shift)
     for offset in (-0.3, -0.1, 0.2):
-        here = person_blobs(before, middle + offset)
-        there = person_blobs(after, middle - offset)
-        for blob, twin in zip(here, there, strict=True):
+        blobs = person_blobs(person, middle + offset)
+        mirrored_blobs = person_blobs(mirrored, middle - offset)
+        for blob, twin in zip(blobs, mirrored_blobs, strict=True):
             np.testing.assert_allclose(blob.points, twin.points, atol=1e-9)
             np.testing.assert_array_equal(blob.color, twin.color)
 
@@ -52,9 +53,9 @@ def test_scenes_are_annotated_without_doubt():
         assert any(keyframes.values())
         for second in range(1, DURATION):
             shares = locate(view_at(scene, second), SIZE)[1]
-            seen = {person.person_id for person in keyframes[second]}
-            assert seen == set(np.flatnonzero(shares >= 0.5))
-            assert seen == set(np.flatnonzero(shares > 0.1))
+            visible = {person.person_id for person in keyframes[second]}
+            assert visible == set(np.flatnonzero(shares >= 0.5))
+            assert visible == set(np.flatnonzero(shares > 0.1))
             for bbox_norm, action_ids, *_ in keyframes[second]:
                 assert len([number for number in action_ids if number <= 5]) == 1
                 assert 0 <= bbox_norm[0] < bbox_norm[2] <= 1
@@ -74,15 +75,16 @@ def test_memory_actions_follow_from_what_was_before():
             if guest != scene.guests[second - 1]:
                 met.add(scene.guests[second - 1])
             holders = {item.holders[second] for item in scene.items}
-            both = {0, guest} if guest else set()
-            assert both | holders & both <= {person.person_id for person in people}
+            meeting = {0, guest} if guest else set()
+            annotated = {person.person_id for person in people}
+            assert meeting | holders & meeting <= annotated
             for person in people:
-                here = {memory.ACTIONS[number - 1] for number in person.action_ids}
-                again = person.person_id in both and guest in met
-                assert ('second_meeting' in here) is again
+                actions = {memory.ACTIONS[number - 1] for number in person.action_ids}
+                again = person.person_id in meeting and guest in met
+                assert ('second_meeting' in actions) is again
                 if person.person_id in holders - had:
-                    assert 'carries_handed_over' in here
-                if 'carries_handed_over' in here:
+                    assert 'carries_handed_over' in actions
+                if 'carries_handed_over' in actions:
                     assert person.person_id in holders
                 positives += again
     assert positives

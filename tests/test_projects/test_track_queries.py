@@ -73,8 +73,8 @@ NOBODY_THERE = ([keyframe({})], [keyframe({}, 1)])
 
 def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
-    known = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
-    assert known.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
+    track_persons = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
+    assert track_persons.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
 
     truth = keyframe({7: LEFT, 8: RIGHT, 9: FAR})
     at = torch.tensor([[LEFT, FAR, RIGHT, FAR]], dtype=torch.float32)
@@ -100,63 +100,63 @@ def said(scores, bboxes):
 APART = [[100 * place, 0, 100 * place + 20, 50] for place in range(8)]
 
 
-def by_scores(part, one, seen):
+def by_scores(part, track_queries, outputs):
     """The tracks for the next keyframe, and the ids of all queries, -1 of losers."""
     sample = keyframe({})
-    sample.tracks = one
-    queries = torch.arange(seen.boxes_xyzr.size(1))
-    (found,) = part.finish(
-        Batch([], [sample], None), seen, [InstanceData(queries=queries)]
+    sample.tracks = track_queries
+    queries = torch.arange(outputs.boxes_xyzr.size(1))
+    (instances,) = part.finish(
+        Batch([], [sample], None), outputs, [InstanceData(queries=queries)]
     )
     ids = torch.full_like(queries, -1)
-    ids[found.queries] = found.instances_id
+    ids[instances.queries] = instances.instances_id
     return sample.tracks, ids
 
 
 def test_births_misses_and_ends():
     part = interaction(max_missed=3)
-    one = tracks(4, 6, 7, missed=[0, 1, 2])
-    seen = said([0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59], APART)
-    following, ids = by_scores(part, one, seen)
+    track_queries = tracks(4, 6, 7, missed=[0, 1, 2])
+    outputs = said([0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59], APART)
+    following, ids = by_scores(part, track_queries, outputs)
     # 4 was seen, 6 missed for the second time, 7 for the third and last one.
     assert following.ids.tolist() == [4, 6, 11, 10]
     assert following.missed.tolist() == [0, 2, 0, 0]
     assert ids.tolist() == [12, 11, 14, 10, 13, 4, 6, 7]
     # Who was seen looks as now, who was missed as when it was seen last.
-    assert following.spatial[0].equal(seen.queries.spatial[0, 5])
-    assert following.spatial[1].equal(one.spatial[1])
-    assert following.boxes_xyzr[1].equal(one.boxes_xyzr[1])
-    assert following.temporal[2:].equal(seen.queries.temporal[0, [1, 3]])
+    assert following.spatial[0].equal(outputs.queries.spatial[0, 5])
+    assert following.spatial[1].equal(track_queries.spatial[1])
+    assert following.boxes_xyzr[1].equal(track_queries.boxes_xyzr[1])
+    assert following.temporal[2:].equal(outputs.queries.temporal[0, [1, 3]])
     # There are at most as many tracks as queries.
     following, _ = by_scores(part, tracks(4, 6), said([0.9] * 7, APART))
     assert following.ids.tolist()[:2] == [4, 6] and len(following) == QUERIES
 
 
 def test_of_one_box_one_query_has_the_person():
-    one = tracks(4, 6)  # last seen at LEFT and at RIGHT
+    track_queries = tracks(4, 6)  # last seen at LEFT and at RIGHT
     # Both tracks, and two queries of the decoder, now find who is at RIGHT.
-    seen = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7], APART)
-    seen.boxes_xyzr[0, [0, 5, 6]] = one.boxes_xyzr[1]
-    following, ids = by_scores(interaction(), one, seen)
+    outputs = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7], APART)
+    outputs.boxes_xyzr[0, [0, 5, 6]] = track_queries.boxes_xyzr[1]
+    following, ids = by_scores(interaction(), track_queries, outputs)
     assert following.ids.tolist() == [6, 4, 10, 12]
     assert following.missed.tolist() == [0, 1, 0, 0]
-    assert following.boxes_xyzr[1].equal(one.boxes_xyzr[0])
+    assert following.boxes_xyzr[1].equal(track_queries.boxes_xyzr[0])
     assert ids.tolist() == [-1, 10, 12, 13, 14, -1, 6]
     # Where no track is sure, the surest has the box.
-    seen = said([0.02, 0.59, 0.01, 0.01, 0.01, 0.58, 0.58], APART)
-    seen.boxes_xyzr[0, :2] = seen.boxes_xyzr[0, 5:]
-    assert by_scores(interaction(), tracks(4, 6), seen)[1].tolist()[:2] == [-1, 10]
+    outputs = said([0.02, 0.59, 0.01, 0.01, 0.01, 0.58, 0.58], APART)
+    outputs.boxes_xyzr[0, :2] = outputs.boxes_xyzr[0, 5:]
+    assert by_scores(interaction(), tracks(4, 6), outputs)[1].tolist()[:2] == [-1, 10]
 
 
-def by_truth(part, one, persons):
-    seen = said(
+def by_truth(part, track_queries, persons):
+    outputs = said(
         torch.linspace(0.2, 0.8, len(persons)).tolist(),
         [FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT],
     )
     truth = keyframe({3: LEFT, 5: RIGHT})
-    truth.tracks = one
-    part.loss(Batch([], [truth], None), seen, torch.tensor([persons]))
-    return truth.tracks, seen.queries.spatial[0]
+    truth.tracks = track_queries
+    part.loss(Batch([], [truth], None), outputs, torch.tensor([persons]))
+    return truth.tracks, outputs.queries.spatial[0]
 
 
 def test_in_training_the_truth_says_who_is_a_track():
@@ -180,9 +180,9 @@ def test_in_training_the_truth_says_who_is_a_track():
 
 
 def of_loader(keyframes):
-    """What a loader gives of sequences: lists of first, second, … keyframes."""
+    """A batch of sequences from a loader: lists of first, second, … keyframes."""
     data = [batch(*samples) for samples in keyframes]
-    return {name: [one[name] for one in data] for name in data[0]}
+    return {name: [fields[name] for fields in data] for name in data[0]}
 
 
 def losses_of(model, keyframes):
@@ -195,19 +195,20 @@ def test_without_tracks_it_is_the_plain_detector():
     model = detector(drop_prob=1.0)
     plain = build_detector()
     plain.load_state_dict(model.state_dict(), strict=False)
-    for one in (model, plain):
-        one.eval()  # batch norms keep their statistics
-        one.head.score_thr = 0.0
+    for network in (model, plain):
+        network.eval()  # batch norms keep their statistics
+        network.head.score_thr = 0.0
     losses = losses_of(model, COMES_AND_GOES)
     expected = [tiny_losses(plain, *samples) for samples in COMES_AND_GOES]
     for name, value in losses.items():
-        mean = sum(one[name] for one in expected) / len(expected)
+        mean = torch.stack([terms[name] for terms in expected]).mean()
         torch.testing.assert_close(value, mean, rtol=1e-3, atol=1e-4)
-    found, alone = (
-        one.test_step(batch(data_sample()))[0].pred_instances for one in (model, plain)
+    predictions, alone = (
+        network.test_step(batch(data_sample()))[0].pred_instances
+        for network in (model, plain)
     )
-    assert len(found) == QUERIES and 'instances_id' not in found
-    torch.testing.assert_close(found.scores, alone.scores)
+    assert len(predictions) == QUERIES and 'instances_id' not in predictions
+    torch.testing.assert_close(predictions.scores, alone.scores)
 
 
 @pytest.mark.parametrize(

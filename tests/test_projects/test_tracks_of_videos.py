@@ -9,7 +9,7 @@ from stmixer_mm.apis.config import load_config
 
 
 class NoTracker:
-    def extend(self, *told):
+    def extend(self, *arguments):
         raise AssertionError
 
 
@@ -31,13 +31,13 @@ def test_track_queries_give_the_ids(tmp_path, fast):
         fast=fast,
         show_progress=False,
     )
-    found, again = (
+    keyframes, again = (
         [*model.stream(video, nms_thr=1, tracker=NoTracker(), batch_size=size)]
         for size in (1, 4)
     )
-    first, second, third = (one.ids for one in found)
+    first, second, third = (keyframe.ids for keyframe in keyframes)
     assert sorted(first) == [0, 1, 2, 3]
     # Those of the first keyframe go on, and newcomers have ids of their own.
     assert {*first} < {*second} and {*first} < {*third}
     assert len({*second} | {*third}) == len(second) + len(third) - len(first)
-    assert [one.ids for one in again] == [first, second, third]
+    assert [keyframe.ids for keyframe in again] == [first, second, third]
