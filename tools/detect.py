@@ -8,6 +8,7 @@ cannot be read is reported on one line; the exit status is then 1.
 """
 
 import os
+from collections.abc import Sequence
 from typing import Annotated
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
@@ -19,7 +20,7 @@ from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 
 
 def main(
-    videos: str,
+    videos: Sequence[str],
     *,
     model: str | None = None,
     weights: str | None = None,
@@ -36,8 +37,8 @@ def main(
 ) -> None:
     """
     Args:
-        videos: Video, folder of videos, text file with one in each line, pattern in
-            quotes, or URL.
+        videos: Videos, folders of videos, text files with a video in each line, patterns
+            in quotes, or URLs.
         model: Model of this package (default: stmixer-n_jhmdb), or of the release,
             whose weights are fetched once, such as stmixer_slowonly-r50_ava22; a
             checkpoint of yours, with its config in it; or with --weights a config.

@@ -133,7 +133,7 @@ def test_changed_videos_and_damaged_results_are_done_anew(
 def test_results_of_another_model_or_options_are_redone_if_asked_for(
     project, tmp_path, capsys
 ):
-    videos, out = project / 'b', tmp_path / 'out'
+    videos, out = sorted((project / 'b').glob('*.mp4')), tmp_path / 'out'
     state = torch.load(project / 'tiny.pth')
     torch.save({key: value / 2 for key, value in state.items()}, tmp_path / 'half.pth')
     shutil.copy(tmp_path / 'half.pth', tmp_path / 'same.pth')
@@ -142,7 +142,7 @@ def test_results_of_another_model_or_options_are_redone_if_asked_for(
         return {file: file.read_bytes() for file in out.glob('[!.]*')}
 
     tiny, table = project / 'tiny.py', ('--out', out, '--device', 'cpu', '--no-video')
-    first = [videos, '--model', tiny, '--weights', project / 'tiny.pth', *table]
+    first = [*videos, '--model', tiny, '--weights', project / 'tiny.pth', *table]
     run_tool('detect', *first)
     original = written()
     for change in ['--score-thr', 0.01], ['--weights', tmp_path / 'half.pth']:
