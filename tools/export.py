@@ -36,7 +36,6 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-NUM_CALIBRATION = 32  # clips
 TURNS = 3
 
 
@@ -49,7 +48,7 @@ def main(
     video: str | None = None,
     shape: Shape = None,
     dynamic: Sequence[Literal['batch', 'size']] = (),
-    precision: Literal['fp32', 'bf16', 'int8'] = 'fp32',
+    precision: Literal['fp32', 'bf16'] = 'fp32',
     label_map: str | None = None,
     cfg_options: CfgOptions = None,
 ) -> None:
@@ -63,15 +62,13 @@ def main(
         on the video, or else on frames of 4:5.
     dynamic: batch: any number of clips at once (default: one); size: any height and
         width (default: one).
-    precision: Of most products; int8 measures ranges on clips of the video.
+    precision: Of most products.
     label_map: Label map (pbtxt) with the names of actions.
     """
     if precision not in FORMATS[to].precisions:
         raise UserError(
             f'--to {to} has no --precision {precision}; take another of the two.'
         )
-    if precision == 'int8' and video is None:
-        raise UserError('--precision int8 measures ranges of values; give a --video.')
     check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
     inputs = [path for path in (config, checkpoint, video, label_map) if path]
     outputs = list_outputs(out)
@@ -82,7 +79,7 @@ def main(
     )
     check_no_input(outputs, config_files(model.cfg), purpose='--out:')
     detector = TensorDetector(model).eval()
-    clips = find_clips(model.cfg, video, shape, precision)
+    clips = find_clips(model.cfg, video, shape)
     batch = None if 'batch' in dynamic else 1
     traced = Traced(detector, clips.shape[-3:], batch, any_size='size' in dynamic)
     for name in LEFT_OUT:
@@ -98,21 +95,18 @@ def main(
         print(f'{out}: {move(file, out) / 1e6:.1f} MB; {speed}')
 
 
-def find_clips(
-    cfg: Config, video: str | None, shape: Sequence[int] | None, precision: str
-) -> Tensor:
+def find_clips(cfg: Config, video: str | None, shape: Sequence[int] | None) -> Tensor:
     """Clips (B, 3, T, h, w), spread over the video, or of noise."""
     if video is None:
         shape = random_clip(cfg, shape=shape)['inputs'][0].shape[-3:]
         generator = torch.Generator().manual_seed(0)
         size = NUM_COMPARED, 3, *shape
         return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    count = NUM_COMPARED + NUM_CALIBRATION * (precision == 'int8')
     loader, source = ClipLoader(cfg), open_video(video)
-    interval_s = len(source) / source.fps / count
+    interval_s = len(source) / source.fps / NUM_COMPARED
     loaded = loader.load(loader.cut(source, interval_s=interval_s), None)
     clips = torch.stack(
-        single_clips(inputs['inputs'] for _, inputs in islice(loaded, count))
+        single_clips(inputs['inputs'] for _, inputs in islice(loaded, NUM_COMPARED))
     )
     if shape and clips.shape[-3:] != tuple(shape):
         raise UserError(

@@ -169,9 +169,8 @@ LOWER = [(to, low) for to in FORMATS for low in FORMATS[to].precisions if low !=
 @pytest.mark.parametrize(('name', 'precision'), LOWER)
 def test_lower_precision_differs_a_little(name, precision, detector, traced, tmp_path):
     file = tmp_path / f'low{FORMATS[name].suffix}'
-    calibration = [clip.numpy() for clip in random_clips(4).split(1)]
     metadata = about(precision=precision)
-    write(traced, metadata, file, FORMATS[name], calibration=calibration)
+    write(traced, metadata, file, FORMATS[name])
     run, stored = load(file)
     assert stored == metadata
     parity = compare(detector, run, random_clips(4))

@@ -1,7 +1,7 @@
 """Files of exported detectors: written, loaded and run."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,30 +18,21 @@ from stmixer_mm.projects.export.graphs import (
     read_openvino,
     without_paths,
 )
-from stmixer_mm.projects.export.int8 import quantise
 from stmixer_mm.projects.export.metadata import KEY, Metadata
 from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import Traced, import_package
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
-Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 
 
 class Format(NamedTuple):
     suffix: str
-    write: Callable[[Traced, Metadata, Path, Clips], None]
+    write: Callable[[Traced, Metadata, Path], None]
     load: Callable[[Path], tuple[Run, Metadata]]
     precisions: tuple[str, ...]
 
 
-def write(
-    traced: Traced,
-    metadata: Metadata,
-    file: Path,
-    form: Format,
-    *,
-    calibration: Clips = (),
-) -> None:
+def write(traced: Traced, metadata: Metadata, file: Path, form: Format) -> None:
     """Write a detector.
 
     Args:
@@ -49,7 +40,6 @@ def write(
         metadata: With the precision to write it in, one of the format's.
         file: With the suffix of the format.
         form: One of :data:`FORMATS`.
-        calibration: Clips on which 'int8' measures the ranges of values.
 
     Raises:
         UserError: a package is missing, or the format lacks what the model needs.
@@ -59,7 +49,7 @@ def write(
         remedy = f'export for one height and width, or {remedy}'
     subject = f'The model cannot be exported to {form.suffix}'
     with torch.no_grad(), blame(subject, remedy):
-        form.write(traced, metadata, file, calibration)
+        form.write(traced, metadata, file)
 
 
 def load(file: Path) -> tuple[Run, Metadata]:
@@ -74,15 +64,8 @@ def load(file: Path) -> tuple[Run, Metadata]:
         return form.load(file)
 
 
-def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
-    model = deepcopy(traced.onnx)
-    if precision == 'int8':
-        model = quantise(model, clips)
-    return without_paths(model)
-
-
-def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
-    model = _onnx_model(traced, about.precision, clips)
+def _write_onnx(traced: Traced, about: Metadata, file: Path) -> None:
+    model = without_paths(deepcopy(traced.onnx))
     model.metadata_props.add(key=KEY, value=about.to_text())
     file.write_bytes(model.SerializeToString())
 
@@ -100,9 +83,9 @@ def _load_onnx(file: Path) -> tuple[Run, Metadata]:
     return lambda clips: session.run(None, {INPUT: clips}), about
 
 
-def _write_openvino(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
+def _write_openvino(traced: Traced, about: Metadata, file: Path) -> None:
     openvino = import_package('openvino')
-    model = _onnx_model(traced, about.precision, clips)
+    model = without_paths(deepcopy(traced.onnx))
     with TemporaryDirectory() as folder:
         onnx = Path(folder, 'model.onnx')
         onnx.write_bytes(model.SerializeToString())
@@ -139,8 +122,6 @@ def _load_openvino(file: Path) -> tuple[Run, Metadata]:
 
 
 FORMATS = {
-    'onnx': Format('.onnx', _write_onnx, _load_onnx, ('fp32', 'int8')),
-    'openvino': Format(
-        '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8')
-    ),
+    'onnx': Format('.onnx', _write_onnx, _load_onnx, ('fp32',)),
+    'openvino': Format('.xml', _write_openvino, _load_openvino, ('fp32', 'bf16')),
 }

@@ -82,7 +82,7 @@ _VALID: dict[str, Callable[[Any], bool]] = dict(
         and all(size is None or _is_count(size) for size in shape)
     ),
     batch=lambda batch: batch is None or _is_count(batch),
-    precision=lambda precision: precision in ('fp32', 'bf16', 'int8'),
+    precision=lambda precision: precision in ('fp32', 'bf16'),
     tubelets=lambda tubelets: isinstance(tubelets, bool),
     outputs=lambda outputs: outputs == [*Outputs._fields],
 )

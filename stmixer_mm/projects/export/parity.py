@@ -17,7 +17,7 @@ from stmixer_mm.projects.export.metadata import describe
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector, join
 from stmixer_mm.projects.export.traced import Traced
 
-NUM_COMPARED = 4  # clips, the last ones
+NUM_COMPARED = 4  # clips
 
 
 class Parity(NamedTuple):
@@ -28,7 +28,7 @@ class Parity(NamedTuple):
 
 
 # By precision.
-LIMITS = dict(fp32=Parity(1e-3, 0.5), bf16=Parity(0.1, 8.0), int8=Parity(0.3, 32.0))
+LIMITS = dict(fp32=Parity(1e-3, 0.5), bf16=Parity(0.1, 8.0))
 
 
 def write_near(
@@ -40,8 +40,7 @@ def write_near(
         to: Format.
         precision: One of its precisions.
         traced: The model.
-        clips: (B, 3, T, h, w), of which the last ones are compared. int8 measures its
-            ranges on the others, or on these if there are no others.
+        clips: (B, 3, T, h, w)
         folder: Where to write.
 
     Returns:
@@ -52,17 +51,14 @@ def write_near(
     """
     form, about = FORMATS[to], describe(traced, precision)
     file = folder / f'model{form.suffix}'
-    ranges = clips[:-NUM_COMPARED] if len(clips) > NUM_COMPARED else clips
-    write(
-        traced, about, file, form, calibration=[clip[None].numpy() for clip in ranges]
-    )
+    write(traced, about, file, form)
     write_atomically(name_json(file), f'{about.to_text()}\n'.encode())
     run, _ = load(file)
-    compared = [clips[-NUM_COMPARED:]]
+    compared = [clips]
     if None in about.shape:
         frames, height, width = clips.shape[-3:]
         larger = frames, height * 4 // 3, width * 5 // 4
-        compared.append(F.interpolate(compared[0], size=larger))
+        compared.append(F.interpolate(clips, size=larger))
     gaps = [
         compare(traced.detector, run, batch, batch=about.batch) for batch in compared
     ]
