@@ -9,7 +9,6 @@ from mmengine.model import Sequential
 from torch import Tensor, nn
 
 from stmixer_mm.compat import exact_convolutions
-from stmixer_mm.models.necks.learning_neck import LearningNeck
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
@@ -59,29 +58,11 @@ class ClipDetector(BaseDetector):
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l)."""
-        return self.loss_and_extract_feat(self._clips_alone(inputs))[1]
-
-    def loss_and_extract_feat(
-        self, inputs: Tensor
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Losses of the necks that have any, and :meth:`extract_feat`'s result.
-
-        Inputs are clips, maybe with frames that follow them.
-        """
-        losses, feats = {}, self._clips_alone(inputs)
+        feats = inputs
         with exact_convolutions(inputs.device.type):
-            for place, part in enumerate(self.path):
+            for part in self.path:
                 feats = part(feats)
-                if isinstance(part, LearningNeck):
-                    extract = nn.Sequential(*self.path[:place])
-                    losses |= part.loss(feats, inputs, extract)
-        return losses, as_levels(feats)
-
-    def _clips_alone(self, inputs: Tensor) -> Tensor:
-        """Clips without the frames that follow them."""
-        necks = [part for part in self.path if isinstance(part, LearningNeck)]
-        lengths = [neck.clip_len for neck in necks]
-        return inputs[:, :, : min(lengths, default=None)]
+        return as_levels(feats)
 
 
 def _with_channels(

@@ -92,18 +92,17 @@ class STMixer(ClipDetector):
     def loss(self, inputs: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Weighted loss terms, means over the micro-batches; their sum trains."""
         self.head.check_truth(data_samples)
-        losses, feats = self.loss_and_extract_feat(inputs)
-        batches = [Batch.of(feats, inputs, data_samples)]
+        batches = [Batch.of(self.extract_feat(inputs), inputs, data_samples)]
         for part in self.parts:
             # Taken one by one: a part may need what the one before leaves.
             batches = chain.from_iterable(map(part.micro_batches, batches))
         batch_terms = [self.loss_of_micro_batch(batch) for batch in batches]
-        if len(batch_terms) == 1:
-            return losses | batch_terms[0]
-        for name in batch_terms[0]:
-            total = sum(terms[name] for terms in batch_terms)
-            losses[name] = total / len(batch_terms)
-        return losses
+        if len(batch_terms) == 1:  # no kernels for the mean of one
+            return batch_terms[0]
+        return {
+            name: sum(terms[name] for terms in batch_terms) / len(batch_terms)
+            for name in batch_terms[0]
+        }
 
     def loss_of_micro_batch(self, batch: Batch) -> dict[str, Tensor]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)

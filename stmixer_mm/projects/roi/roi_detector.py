@@ -122,9 +122,8 @@ class RoIDetector(ClipDetector):
 
         Clips without a person have no loss of actions.
         """
-        neck_losses, feats = self.loss_and_extract_feat(inputs)
+        feats = self.extract_feat(inputs)
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
-        losses |= neck_losses
         roi_feats = float_levels(feats)
         # The host's loss is NaN, or fails, where nobody acts.
         acting = [
