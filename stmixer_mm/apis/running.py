@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch.multiprocessing import set_sharing_strategy
 
 from stmixer_mm.apis.config import building, check_run, load_config, merge_overrides
-from stmixer_mm.apis.model_zoo import list_shipped, resolve_model
+from stmixer_mm.apis.model_zoo import check_shipped, list_shipped
 from stmixer_mm.command_line import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame
@@ -46,8 +46,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         # Before logs are opened; with several processes SafeCheckpointHook does it.
         lock_folder(cfg.work_dir, purpose='training')
     _keep_config(cfg)
-    if cfg.get('load_from') in list_shipped():
-        cfg.load_from = str(resolve_model(cfg.load_from, None)[1])
+    if shipped := list_shipped().get(cfg.get('load_from')):
+        cfg.load_from = str(check_shipped(shipped))
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)
         # A batch of 8 clips comes from its worker in 6 ms; by descriptors in 13 ms.
