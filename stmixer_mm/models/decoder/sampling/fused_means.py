@@ -125,8 +125,8 @@ def _means_kernel(
                 cell, inside, weight_x, weight_y = _corner(
                     width, height, first_cell, x_low, x_part, y_low, y_part, corner
                 )
-                is_read = inside & is_point & in_row
-                rows = tl.load(table + cell * (T * C) + of_row, mask=is_read, other=0)
+                mask = inside & is_point & in_row
+                rows = tl.load(table + cell * (T * C) + of_row, mask=mask, other=0)
                 values += (weight * weight_y * weight_x) * rows.to(dtype)
         tl.store(
             spatial + point * C + channel,
@@ -233,17 +233,15 @@ def _gradients_of_points(
                 )
                 # Four channels a thread: wider vectors of a half table cost exchanges.
                 places = tl.max_contiguous(cell * (T * C) + of_row, (1, 1, 4))
-                is_read = inside & is_point & in_row
-                rows = tl.load(table + places, mask=is_read, other=0)
+                mask = inside & is_point & in_row
+                rows = tl.load(table + places, mask=mask, other=0)
                 product = _sum(value_grad * rows.to(x.dtype))
                 weight_grad += weight_y * weight_x * product
                 cell_x_grad += weight_y * (product if corner % 2 else -product)
                 cell_y_grad += weight_x * (product if corner // 2 else -product)
                 if WITH_TABLE:
                     grads = (weight * weight_y * weight_x) * value_grad
-                    tl.atomic_add(
-                        table_grad + places, grads, mask=is_read, sem='relaxed'
-                    )
+                    tl.atomic_add(table_grad + places, grads, mask=mask, sem='relaxed')
         x_grad += weight * cell_x_grad * _density(width, extents + 2 * level)
         y_grad += weight * cell_y_grad * _density(height, extents + 2 * level + 1)
         tl.store(weights_grad + L * point + level, weight_grad, mask=is_point)
