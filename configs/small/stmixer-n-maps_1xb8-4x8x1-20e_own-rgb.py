@@ -4,15 +4,8 @@ _base_ = [
     '../_base_/models/stmixer-n-maps.py',
     '../_base_/datasets/own_rgb_4x8x1.py',
     '../_base_/schedules/adamw_new_actions.py',
-    '../_base_/default_runtime.py',
+    '../_base_/maps_runtime.py',
 ]
-custom_imports = dict(
-    imports=[
-        'stmixer_mm.projects.streaming',
-        'stmixer_mm.projects.denoising',
-        'stmixer_mm.projects.action_maps',
-    ]
-)
 load_from = 'stmixer-n_jhmdb'
 train_cfg = dict(max_epochs=20, val_interval=5)
 # What depends on the number of actions.

@@ -3,15 +3,8 @@ _base_ = [
     '../_base_/models/stmixer-n-maps.py',
     '../_base_/datasets/jhmdb_rgb_4x8x1.py',
     '../_base_/schedules/adamw_new_actions.py',
-    '../_base_/default_runtime.py',
+    '../_base_/maps_runtime.py',
 ]
-custom_imports = dict(
-    imports=[
-        'stmixer_mm.projects.streaming',
-        'stmixer_mm.projects.denoising',
-        'stmixer_mm.projects.action_maps',
-    ]
-)
 # The mean of the weights after epochs 3 to 5 of stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb.
 load_from = 'work_dirs/stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb/model.safetensors'
 
