@@ -16,6 +16,7 @@ from stmixer_mm.apis.config import building, check_run, load_config, merge_overr
 from stmixer_mm.apis.model_zoo import check_shipped, list_shipped
 from stmixer_mm.command_line import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
+from stmixer_mm.engine.speed import keep_freed_memory
 from stmixer_mm.errors import blame
 from stmixer_mm.files import lock_folder
 
@@ -50,6 +51,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         cfg.load_from = str(check_shipped(shipped))
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)
+        keep_freed_memory()
         # A batch of 8 clips comes from its worker in 6 ms; by descriptors in 13 ms.
         set_sharing_strategy('file_system')
     with building(cfg), processes_on_cpus(cfg):

@@ -1,6 +1,8 @@
 """Faster detectors for inference and training, identical up to rounding."""
 
+import ctypes
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -15,6 +17,7 @@ from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 # No subclasses: they may compute with other weights than those stored.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, wrappers.Conv2d, wrappers.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_NEED_INPUT = (nn.Hardtanh, nn.SiLU, nn.Hardswish)
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -108,9 +111,26 @@ def make_convolutions_lean(model: nn.Module) -> None:
 
     Batch norms in evaluation mode (``norm_eval``) are folded at each call, so that
     their inputs are not kept (mmcv's ``efficient_conv_bn_eval``; mmengine's setting of
-    that name cannot trace mmcv's convolutions). Layouts are channels last.
+    that name cannot trace mmcv's convolutions). Activations whose gradient needs their
+    input are not in place, as autograd would copy it. Layouts are channels last.
     """
     for module in model.modules():
+        if isinstance(module, _NEED_INPUT):
+            module.inplace = False
         if isinstance(module, ConvModule) and type(module.norm) in _BATCH_NORMS:
             module.turn_on_efficient_conv_bn_eval()
     use_channels_last(model)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a process frees, for its next tensors.
+
+    By default large tensors get new pages from the system each time, which on a CPU may
+    take longer than what is computed in them. See mallopt(3); other C libraries are left
+    as they are.
+    """
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    with suppress(AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(trim_threshold, -1)
+        set_option(mmap_max, 0)

@@ -15,6 +15,7 @@ from tiny_stmixer import write_project
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_clips, detect_video, init_detector
 from stmixer_mm.datasets.clips import RecentFrames
+from stmixer_mm.engine.speed import use_channels_last
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.streaming.memory import FrameMemory
 
@@ -96,6 +97,14 @@ def test_streams_equal_clips(config, backbone, ahead_s):
             for reuse in ('always', 'never')
         )
         assert_same_keyframes(keyframes, expected)
+
+
+def test_differences_keep_the_layout_of_maps(config):
+    backbone = build(config, 'differences').backbone
+    use_channels_last(backbone)
+    layout = torch.channels_last_3d
+    for level in backbone(torch.zeros(2, 3, 4, 32, 48).to(memory_format=layout)):
+        assert level.is_contiguous(memory_format=layout)
 
 
 def test_tubelets_of_streams_equal_those_of_clips(config):

@@ -168,22 +168,9 @@ class ActionMapDecoder(STMixerDecoder):
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
-        for number, feat in enumerate(feats):
-            num_maps, extra = divmod(feat.size(1) - self.embed_dims, self.num_actions)
-            if num_maps < 1 or extra:
-                raise UserError(
-                    f'Level {number} of the feature maps has {feat.size(1)} channels, '
-                    f'not model.decoder.embed_dims={self.embed_dims} and one or more '
-                    f'maps for each of {self.num_actions} actions; take the neck '
-                    'ActionMaps.'
-                )
-        return super().strides_of(self.without_maps(feats), pad_shape)
-
-    def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> object:
-        return super().make_memory(self.without_maps(feats), strides)
-
-    def without_maps(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        return [feat[:, : self.embed_dims] for feat in feats]
+        return super().strides_of(
+            [feat[:, : self.embed_dims] for feat in feats], pad_shape
+        )
 
     def forward(
         self,
@@ -193,10 +180,11 @@ class ActionMapDecoder(STMixerDecoder):
         *args,
         **kwargs,
     ) -> DecoderOutput:
-        output = super().forward(feats, boxes_xyzr, pad_shape, *args, **kwargs)
+        levels, maps = zip(*map(self.split, feats), strict=True)
+        output = super().forward(levels, boxes_xyzr, pad_shape, *args, **kwargs)
         maps = [
-            feat[:, self.embed_dims :].mean(dim=2).unflatten(1, (-1, self.num_actions))
-            for feat in feats
+            level_maps.mean(dim=2).unflatten(1, (-1, self.num_actions))
+            for level_maps in maps
         ]
 
         def read(stage: StageOutput) -> StageOutput:
@@ -205,3 +193,14 @@ class ActionMapDecoder(STMixerDecoder):
             return stage._replace(action_logits=evidence)
 
         return output._replace(stages=[*map(read, output.stages)])
+
+    def split(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """A level (B, C + P A, T, h, w) to that of queries and maps (B, P A, T, h, w)."""
+        num_maps, extra = divmod(feat.size(1) - self.embed_dims, self.num_actions)
+        if num_maps < 1 or extra:
+            raise UserError(
+                f'A level of the feature maps has {feat.size(1)} channels, not '
+                f'model.decoder.embed_dims={self.embed_dims} and one or more maps for '
+                f'each of {self.num_actions} actions; take the neck ActionMaps.'
+            )
+        return feat.split((self.embed_dims, num_maps * self.num_actions), dim=1)

@@ -131,11 +131,7 @@ class CausalShiftBackbone(ImageBackbone):
 
     def _separate(self, level: Tensor) -> Tensor:
         """Frames and differences, side by side as channels, as clips of their own."""
-        if not self.with_differences:
-            return level
-        return level.unflatten(1, (2, -1)).flatten(0, 1)
+        return torch.cat(level.chunk(2, dim=1)) if self.with_differences else level
 
     def _join(self, level: Tensor) -> Tensor:
-        if not self.with_differences:
-            return level
-        return level.unflatten(0, (-1, 2)).flatten(1, 2)
+        return torch.cat(level.chunk(2), dim=1) if self.with_differences else level
