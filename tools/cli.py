@@ -20,6 +20,7 @@ VERBS = dict(
     evaluate='evaluate',
     check='check_dataset',
     browse='browse_dataset',
+    own='own',
     convert='convert_checkpoint',
     export='export',
     extract='extract',
@@ -69,3 +70,7 @@ def make_help() -> dict[str, dict[str, str]]:
 def write_help() -> None:
     text = json.dumps(make_help(), indent=1, ensure_ascii=False)
     HELP.write_text(f'{text}\n', 'utf-8')
+
+
+if __name__ == '__main__':
+    main()
