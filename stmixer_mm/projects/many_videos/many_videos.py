@@ -71,7 +71,7 @@ def detect_videos(
         shard: Detect in the share I, from 0, of N shares of the videos only.
         draw: Write a copy of each video with the detections drawn into it (.mp4) and a
             picture of who does what when (.png), too.
-        table: Write detections.csv, too: a row for each action in all of the videos.
+        table: Write detections.csv, too: a row for each action in all videos.
         overwrite: Detect anew where results are of another model or other options.
         form: Write OUT/FORM/NAME with the tracks, too; one of ``TRACK_FORMATS``.
         options: Arguments of :meth:`.ActionDetInferencer.detect`.
@@ -95,9 +95,8 @@ def detect_videos(
 
     def read_digest(file: Path, source: str) -> str | None:
         detections = read_finished(file, source)
-        outputs = [file.with_suffix('.mp4')] if draw else []
-        outputs += [track_file(file, form)] if form else []
-        if detections is None or not all(output.exists() for output in outputs):
+        needed_files = _outputs(file, ('.mp4',) if draw else (), form)
+        if detections is None or not all(map(os.path.exists, needed_files)):
             return None
         return detections.made_with or 'by an earlier version'
 
@@ -111,8 +110,7 @@ def detect_videos(
             if draw and detections.tubes is not None:
                 detections.plot_timeline(file.with_suffix('.png'))
             if form:
-                track_file(file, form).parent.mkdir(exist_ok=True)
-                detections.save(track_file(file, form), form)
+                _write_tracks(detections, file, form)
             replace(detections, **version, made_with=digest).save(
                 file
             )  # last: the video is finished
@@ -144,9 +142,7 @@ def result_files(
         if os.path.lexists(file):
             is_free = begins_with(file, _head(source))
         else:
-            outputs = [file.with_suffix(suffix) for suffix in suffixes]
-            outputs += [track_file(file, form)] if form else []
-            is_free = not any(map(os.path.lexists, outputs))
+            is_free = not any(map(os.path.lexists, _outputs(file, suffixes, form)))
         if counts[stem] > 1 or not is_free:
             digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
             file = Path(out, f'{stem}-{digest}.json')
@@ -157,6 +153,18 @@ def result_files(
 def track_file(file: Path, form: str) -> Path:
     """The file with the tracks of the video whose result is in ``file``."""
     return file.parent / form / f'{file.stem}{TRACK_FORMATS[form]}'
+
+
+def _outputs(file: Path, suffixes: Iterable[str], form: str | None) -> list[Path]:
+    """Files beside the result of a video."""
+    outputs = [file.with_suffix(suffix) for suffix in suffixes]
+    return [*outputs, track_file(file, form)] if form else outputs
+
+
+def _write_tracks(detections: VideoDetections, file: Path, form: str) -> None:
+    path = track_file(file, form)
+    path.parent.mkdir(exist_ok=True)
+    detections.save(path, form)
 
 
 def read_finished(file: Path, source: str) -> VideoDetections | None:
