@@ -1,4 +1,4 @@
-"""Convert annotations from CVAT or COCO's JSON to the files that training reads."""
+"""Convert annotations of CVAT, Label Studio or COCO to the files that training reads."""
 
 from stmixer_mm.command_line import run_main
 from stmixer_mm.projects.annotate.convert import convert_annotations

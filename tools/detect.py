@@ -9,7 +9,7 @@ cannot be read is reported on one line; the exit status is then 1.
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.command_line import OptionsOf, Overrides, Shard, overrides, run_main
@@ -17,6 +17,8 @@ from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.many_videos.many_videos import detect_videos, detect_with_ray
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
+
+Form = Literal['csv', 'cvat', 'labelstudio', 'coco', 'json', 'parquet']
 
 
 def main(
@@ -27,6 +29,7 @@ def main(
     out: str = 'detections',
     no_video: bool = False,
     overwrite: bool = False,
+    form: Annotated[Form | None, dict(flag='--format')] = None,
     shard: Shard = (0, 1),
     cluster: Annotated[dict, OptionsOf(detect_with_ray)],
     device: str | None = None,
@@ -46,6 +49,9 @@ def main(
         out: Folder of the results; with --ray, any place that pyarrow knows.
         no_video: Do not draw the detections.
         overwrite: Detect anew where results are of another model or other options.
+        form: Write OUT/FORMAT/NAME for each video, too: its tracks as a table (csv), or
+            for an annotation tool (cvat, labelstudio, coco). With --ray, the form of
+            the data set: json (lines, default) or parquet.
         shard: Detect in the share I, from 0, of N shares of the videos only, without
             detections.csv.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
@@ -70,15 +76,22 @@ def main(
 
     detection['predictor'] = choose_predictor(**tiling)
     sources = list_sources(videos)
+    is_data_set = form in ('json', 'parquet')
     if cluster['address'] is not None:
-        detect_with_ray(sources, build, out, **cluster, **detection)
+        if not (form is None or is_data_set):
+            raise UserError(
+                f'--format {form} is not written with --ray; leave --ray out.'
+            )
+        detect_with_ray(sources, build, out, form or 'json', **cluster, **detection)
         return
-    if cluster['form'] is not None:
+    if is_data_set:
         raise UserError(
-            f'--format {cluster["form"]} needs --ray, and that pyarrow and Ray: '
+            f'--format {form} needs --ray, and that pyarrow and Ray: '
             "pip install 'stmixer_mm[ray]'."
         )
-    files = dict(draw=not no_video, table=shard[1] == 1, overwrite=overwrite)
+    if form is not None:
+        import stmixer_mm.projects.annotate  # noqa: F401
+    files = dict(draw=not no_video, table=shard[1] == 1, overwrite=overwrite, form=form)
     detect_videos(sources, build, out, shard=shard, **files, **detection)
 
 

@@ -9,6 +9,7 @@ from run_tool import run_and_fail, run_tool
 from tiny_stmixer import tool_environment, write_model, write_video
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
+from stmixer_mm.projects.many_videos.many_videos import TRACK_FORMATS, track_file
 from stmixer_mm.records import to_plain
 
 NAMES = ('a/x', 'b/x', 'b/y')
@@ -79,6 +80,35 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     detect(project, out, videos=videos)
     assert file.stat().st_mtime_ns == when
     assert len(results(out)) == 3
+
+
+@pytest.mark.parametrize('form', TRACK_FORMATS)
+def test_tracks_for_annotators_are_those_that_the_inferencer_saves(
+    project, tmp_path, form
+):
+    """A file that is missing is written again; one of another program stays."""
+    out, video = tmp_path / 'out', project / 'a' / 'x.mp4'
+    stranger = track_file(out / 'x.json', form)
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text('of others')
+    detect(project, out, '--format', form, videos=video)
+    (path,) = {*stranger.parent.iterdir()} - {stranger}
+    assert stranger.read_text() == 'of others'
+    model = project / 'tiny.py', project / 'tiny.pth', 'cpu'
+    inferencer = ActionDetInferencer(*model, cfg_options={'model.head.score_thr': 0.0})
+    inferencer.detect(str(video)).save(tmp_path / 'expected', form)
+    expected = (tmp_path / 'expected').read_bytes()
+    assert path.read_bytes() == expected
+    path.unlink()
+    detect(project, out, '--format', form, videos=video)
+    assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize('options', [('json',), ('parquet',), ('cvat', '--ray')])
+def test_a_format_without_its_ray_is_refused(project, tmp_path, capsys, options):
+    out = '--out', tmp_path / 'out'
+    line = run_and_fail(capsys, 'detect', project / 'a', *out, '--format', *options)
+    assert f'--format {options[0]}' in line and '--ray' in line
 
 
 DAMAGES = dict(

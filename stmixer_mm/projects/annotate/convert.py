@@ -1,7 +1,7 @@
 """From annotation files to the csv files and the label map that training reads."""
 
+import codecs
 import math
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -25,12 +25,14 @@ from stmixer_mm.files import check_file, check_writable_file, write_atomically
 from stmixer_mm.projects.annotate.actions import resolve_actions
 from stmixer_mm.projects.annotate.coco import read_coco
 from stmixer_mm.projects.annotate.cvat import read_cvat
+from stmixer_mm.projects.annotate.labelstudio import read_labelstudio
 from stmixer_mm.projects.annotate.records import (
     AnnotatedVideo,
     Annotations,
     Conversion,
     Keyframes,
     Shape,
+    shape_at,
     unique,
 )
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
@@ -61,14 +63,14 @@ def convert_annotations(
     attributes: list[str] | None = None,
     idle: str | None = None,
 ) -> Conversion:
-    """Convert annotations from CVAT or COCO's JSON to the files that training reads.
+    """Convert annotations of CVAT, Label Studio or COCO to the files that training reads.
 
-    Takes "CVAT for video 1.1" (XML) and COCO with videos (JSON). Writes OUT.csv, which
-    is in AVA's format, OUT_empty.csv with the keyframes that show no person, the label
-    map and, if persons have masks or polygons, OUT_masks.json.
+    Takes "CVAT for video 1.1" (XML), Label Studio's JSON and COCO with videos (JSON).
+    Writes OUT.csv, which is in AVA's format, OUT_empty.csv with the keyframes that show
+    no person, the label map and, if persons have masks or polygons, OUT_masks.json.
 
     Args:
-        files: CVAT XML or COCO JSON files.
+        files: CVAT XML, Label Studio JSON or COCO JSON files.
         out: The csv file to write; keyframes without persons go beside it.
         videos: Folder of the videos, whose frame rates count.
         label_map: Label map (pbtxt); its ids are taken if it exists, else it is
@@ -140,15 +142,18 @@ def _write(
 
 
 def read_file(file: str, notes: Counter) -> Annotations:
-    """Read a COCO JSON file, which ends in .json, or a CVAT XML file.
+    """Read a JSON file, a list of Label Studio's or COCO's, or a CVAT XML file.
 
     Args:
         file: Its path.
         notes: Takes what was left out.
     """
     check_file(file)
-    reader = read_coco if Path(file).suffix.lower() == '.json' else read_cvat
-    return reader(file, Path(file).read_bytes(), notes)
+    data, reader = Path(file).read_bytes(), read_cvat
+    if Path(file).suffix.lower() == '.json':
+        is_list = data.lstrip(codecs.BOM_UTF8 + b' \t\r\n').startswith(b'[')
+        reader = read_labelstudio if is_list else read_coco
+    return reader(file, data, notes)
 
 
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
@@ -201,6 +206,13 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
         clock = dict(fps=fps, total_frames=total, frame_times=np.arange(total) / fps)
         return VideoFacts(name, clock, video.size)
     reader = open_video(paths[name])
+    total_frames = video.total_frames or len(reader)
+    if abs(total_frames - len(reader)) > reader.fps:
+        raise UserError(
+            f'{video.file}: {paths[name]} has {len(reader)} frames, but {total_frames} '
+            f'were annotated; set the framerate of the tag <Video> to {reader.fps:g} and '
+            'annotate it again.'
+        )
     size = video.size or reader.size
     # Tools disagree on the last few frames of some videos.
     is_longer = last_shape and last_shape.frame >= len(reader) + reader.fps
@@ -249,33 +261,6 @@ def choose_keyframes(
     return [(time, frame) for frame, time in timestamps.items()]
 
 
-def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:
-    """The person of a track in a frame, None where it is not seen.
-
-    Args:
-        track: Shapes by rising frame.
-        frame: Its number.
-        interpolate: Between two shapes the box moves in a straight line; it stays where
-            it is if the person is not seen from the second on. The actions are those of
-            the first. Else only frames with a shape count.
-    """
-    index = bisect_right(track, frame, key=lambda shape: shape.frame)
-    if index == 0 or track[index - 1].outside:
-        return None
-    previous_shape = track[index - 1]
-    if previous_shape.frame == frame:
-        return previous_shape
-    if not interpolate or index == len(track):
-        return None
-    next_shape = track[index]
-    shape = previous_shape._replace(frame=frame, segmentation=None)
-    if next_shape.outside:
-        return shape
-    share = (frame - previous_shape.frame) / (next_shape.frame - previous_shape.frame)
-    start, end = np.array(previous_shape.bbox), np.array(next_shape.bbox)
-    return shape._replace(bbox=tuple(start + share * (end - start)))
-
-
 def _keyframes(
     video: AnnotatedVideo,
     facts: VideoFacts,
@@ -292,6 +277,9 @@ def _keyframes(
         people = []
         for person_id, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
+            if shape and video.in_percent:
+                pixels = np.multiply(shape.bbox, facts.size[::-1] * 2) / 100
+                shape = shape._replace(bbox=pixels)
             bbox_norm = shape and _bbox_norm(shape, facts.size, notes)
             if bbox_norm is None:
                 continue

@@ -1,6 +1,7 @@
 """Records between the files of annotation tools and everything else."""
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from stmixer_mm.pictures import check_frame_size
 from stmixer_mm.projects.common.ava_writer import AnnotatedPerson
@@ -42,8 +44,10 @@ class AnnotatedVideo:
     names: list[str]  # that the video's file may have, the likeliest first
     size: tuple[int, int] | None = None  # (h, w) of the annotated frames
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
+    total_frames: int | None = None  # of the whole video, as the tool counts them
     tracks: list[list[Shape]] = field(default_factory=list)
     interpolate: bool = False  # between the shapes of a track
+    in_percent: bool = False  # boxes are in percent of the frame, not in pixels
     # Frames of boxes of crowds, or marked to be ignored.
     unclear: list[int] = field(default_factory=list)
 
@@ -134,6 +138,33 @@ def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:
     center, size = ((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1)
     corners = cv2.boxPoints((center, size, degrees))
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
+def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:
+    """The person of a track in a frame, None where it is not seen.
+
+    Args:
+        track: Shapes by rising frame.
+        frame: Its number.
+        interpolate: Between two shapes the box moves in a straight line; it stays where
+            it is if the person is not seen from the second on. The actions are those of
+            the first. Else only frames with a shape count.
+    """
+    index = bisect_right(track, frame, key=lambda shape: shape.frame)
+    if index == 0 or track[index - 1].outside:
+        return None
+    previous_shape = track[index - 1]
+    if previous_shape.frame == frame:
+        return previous_shape
+    if not interpolate or index == len(track):
+        return None
+    next_shape = track[index]
+    shape = previous_shape._replace(frame=frame, segmentation=None)
+    if next_shape.outside:
+        return shape
+    share = (frame - previous_shape.frame) / (next_shape.frame - previous_shape.frame)
+    start, end = np.array(previous_shape.bbox), np.array(next_shape.bbox)
+    return shape._replace(bbox=tuple(start + share * (end - start)))
 
 
 def action_names(detections: VideoDetections) -> list[str]:

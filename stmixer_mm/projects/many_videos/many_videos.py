@@ -44,6 +44,9 @@ ANSWER_S = 20.0  # until a cluster that does not answer is not there
 _RETRIES = 2  # of a video during which a worker of Ray died
 _MAX_BLOCKS = 10_000  # of a Ray data set, each of which is a task
 
+# Suffixes of files for annotators and spreadsheets, by format.
+TRACK_FORMATS = dict(csv='.csv', cvat='.xml', coco='.json', labelstudio='.json')
+
 Build = Callable[[], ActionDetInferencer]
 
 
@@ -56,6 +59,7 @@ def detect_videos(
     draw: bool = False,
     table: bool = False,
     overwrite: bool = False,
+    form: str | None = None,
     **options,
 ) -> None:
     """Write a JSON file for each video that has none, or changed since.
@@ -67,8 +71,9 @@ def detect_videos(
         shard: Detect in the share I, from 0, of N shares of the videos only.
         draw: Write a copy of each video with the detections drawn into it (.mp4) and a
             picture of who does what when (.png), too.
-        table: Write detections.csv, too: a row for each action in all of the videos.
+        table: Write detections.csv, too: a row for each action in all videos.
         overwrite: Detect anew where results are of another model or other options.
+        form: Write OUT/FORM/NAME with the tracks, too; one of ``TRACK_FORMATS``.
         options: Arguments of :meth:`.ActionDetInferencer.detect`.
 
     Raises:
@@ -83,14 +88,15 @@ def detect_videos(
         check_no_input([out], map(os.path.dirname, inputs), purpose='folder --out')
     if table:
         check_own(csv_file, ','.join(COLUMNS))
-    files = result_files(out, sources, ('.mp4', '.png') if draw else ())
+    files = result_files(out, sources, ('.mp4', '.png') if draw else (), form)
     share = dict(list(files.items())[shard[0] :: shard[1]])
     inferencer, problems = build(), {}
     digest = inferencer.digest(**options)
 
     def read_digest(file: Path, source: str) -> str | None:
         detections = read_finished(file, source)
-        if detections is None or (draw and not file.with_suffix('.mp4').exists()):
+        needed_files = _outputs(file, ('.mp4',) if draw else (), form)
+        if detections is None or not all(map(os.path.exists, needed_files)):
             return None
         return detections.made_with or 'by an earlier version'
 
@@ -103,6 +109,8 @@ def detect_videos(
         if detections.error is None:
             if draw and detections.tubes is not None:
                 detections.plot_timeline(file.with_suffix('.png'))
+            if form:
+                _write_tracks(detections, file, form)
             replace(detections, **version, made_with=digest).save(
                 file
             )  # last: the video is finished
@@ -114,7 +122,10 @@ def detect_videos(
 
 
 def result_files(
-    out: str | Path, sources: list[str], suffixes: Iterable[str] = ()
+    out: str | Path,
+    sources: list[str],
+    suffixes: Iterable[str] = (),
+    form: str | None = None,
 ) -> dict[str, Path]:
     """JSON file of each video: named like it, with a checksum where others are, too.
 
@@ -122,6 +133,7 @@ def result_files(
         out: Folder of the files.
         sources: Paths and URLs of the videos.
         suffixes: Of further files for each video.
+        form: Of a file of tracks for each video.
     """
     stems = [re.sub(r'[^\w.-]+', '_', Path(source).stem)[:60] for source in sources]
     files, counts = {}, Counter(stems)
@@ -130,12 +142,29 @@ def result_files(
         if os.path.lexists(file):
             is_free = begins_with(file, _head(source))
         else:
-            is_free = not any(os.path.lexists(file.with_suffix(s)) for s in suffixes)
+            is_free = not any(map(os.path.lexists, _outputs(file, suffixes, form)))
         if counts[stem] > 1 or not is_free:
             digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
             file = Path(out, f'{stem}-{digest}.json')
         files[source] = file
     return files
+
+
+def track_file(file: Path, form: str) -> Path:
+    """The file with the tracks of the video whose result is in ``file``."""
+    return file.parent / form / f'{file.stem}{TRACK_FORMATS[form]}'
+
+
+def _outputs(file: Path, suffixes: Iterable[str], form: str | None) -> list[Path]:
+    """Files beside the result of a video."""
+    outputs = [file.with_suffix(suffix) for suffix in suffixes]
+    return [*outputs, track_file(file, form)] if form else outputs
+
+
+def _write_tracks(detections: VideoDetections, file: Path, form: str) -> None:
+    path = track_file(file, form)
+    path.parent.mkdir(exist_ok=True)
+    detections.save(path, form)
 
 
 def read_finished(file: Path, source: str) -> VideoDetections | None:
@@ -212,11 +241,11 @@ def detect_with_ray(
     sources: Iterable[str],
     build: Build,
     out: str,
+    form: Literal['json', 'parquet'] = 'json',
     *,
     address: Annotated[
         str | None, dict(flag='--ray', nargs='?', const='local', metavar='ADDRESS')
     ] = None,
-    form: Annotated[Literal['json', 'parquet'] | None, dict(flag='--format')] = None,
     cpus_per_worker: Count = 1,
     **options,
 ) -> None:
@@ -225,9 +254,9 @@ def detect_with_ray(
     Args:
         sources, build, options: See :func:`detect_videos`.
         out: Any place that pyarrow knows, such as a folder or ``s3://…``.
+        form: Of the data set: JSON lines or Parquet.
         address: Use workers of this Ray cluster ('auto': of the running one); without
             ADDRESS, Ray is started on this machine, for this machine alone.
-        form: Of the data set with --ray: JSON lines (default) or Parquet.
         cpus_per_worker: Cores of each worker with --ray.
 
     Raises:
@@ -236,7 +265,7 @@ def detect_with_ray(
     videos, work = _absolute(sources), (build, options)
     _connect(address or 'local')
     try:
-        outcomes = _write_data_set(videos, work, out, form or 'json', cpus_per_worker)
+        outcomes = _write_data_set(videos, work, out, form, cpus_per_worker)
     finally:
         import ray
 
