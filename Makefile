@@ -4,12 +4,14 @@
 PYTHON ?=
 # full: mmcv is compiled; by default only where a GPU and its nvcc are.
 MMCV ?=
+# onedl: the maintained fork of mmengine and mmdet, in .venv_onedl.
+HOSTS ?=
 # More options for tools/run_demo.py, such as DEMO_OPTIONS='--clip basketball.mp4'.
 DEMO_OPTIONS ?=
 # More options for pytest, such as PYTEST_OPTIONS='-k head'.
 PYTEST_OPTIONS ?=
 
-PY := $(or $(PYTHON),.venv/bin/python)
+PY := $(or $(PYTHON),.venv$(addprefix _,$(HOSTS))/bin/python)
 # .venv is made by the first of these that fits.
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 FITS = import sys$(if $(PYTHON),,, ensurepip); \
@@ -17,7 +19,7 @@ FITS = import sys$(if $(PYTHON),,, ensurepip); \
 SET_UP = for python in $(PYTHONS); do \
 	  if "$$python" -c '$(FITS)' >/dev/null 2>&1; then \
 	    exec "$$python" tools/setup_env.py $(if $(PYTHON),--here) --extras $(1) \
-	      $(if $(MMCV),--mmcv $(MMCV)); \
+	      $(if $(MMCV),--mmcv $(MMCV)) $(if $(HOSTS),--hosts $(HOSTS)); \
 	  fi; \
 	done; \
 	echo 'set-up: Python 3.10 to 3.13 is needed, with its module venv, but there is none' \
@@ -33,6 +35,7 @@ help: ## list the commands
 	@echo '  PYTHON=/path/to/python   use that environment instead of .venv, leave its torch alone'
 	@echo '  MMCV=full                compile mmcv and all its operators, where mmcv-lite would do'
 	@echo '  MAX_JOBS=1               compile it with one job (a job takes 1 GB of memory)'
+	@echo '  HOSTS=onedl              test on onedl-mmengine and onedl-mmdetection, in .venv_onedl'
 	@echo '  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu'
 	@echo '                           get the small CPU build of torch'
 
@@ -69,5 +72,5 @@ clean: ## remove what tests, demo and builds leave behind
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .coverage data/toy work_dirs/demo
 	find configs stmixer_mm tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-clean-env: ## remove .venv
-	rm -rf .venv .setup
+clean-env: ## remove .venv and .venv_onedl
+	rm -rf .venv .venv_onedl .setup

@@ -14,14 +14,13 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from unittest.mock import patch
 
-import mmaction
+import mmcv
 import numpy as np
 import torch
-from mmaction.utils import dependency
 from mmengine import runner
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -30,6 +29,7 @@ from mmengine.hooks import checkpoint_hook
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
+from mmengine.utils import digit_version
 from safetensors import safe_open
 
 from stmixer_mm.errors import blame
@@ -41,6 +41,20 @@ from stmixer_mm.files import (
     package_folder,
 )
 from stmixer_mm.mmcv_operators import stand_in
+
+
+def _admit_newer_mmcv() -> None:
+    """Import mmdet and mmaction2 beside an mmcv that they refuse.
+
+    mmdet 3.3.0 and mmaction2 1.2.0 want an mmcv below 2.2.0, but run on onedl-mmcv 2.3.
+    Can go when they have no such limit.
+    """
+    version = mmcv.__version__
+    if digit_version(version) >= digit_version('2.2.0'):
+        version = '2.1.99'
+    with patch.object(mmcv, '__version__', version):
+        import mmaction  # noqa: F401
+        import mmdet  # noqa: F401
 
 
 def _restore_names_of_numpy() -> None:
@@ -62,6 +76,8 @@ def _stand_in_for_missing_drn() -> None:
     The mmaction2 1.2.0 wheel lacks ``mmaction/models/localizers/drn``
     (open-mmlab/mmaction2#2714). Can go with the first release that has it.
     """
+    import mmaction
+
     if not Path(mmaction.__path__[0], 'models', 'localizers', 'drn').is_dir():
         name = 'mmaction.models.localizers.drn'
         package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
@@ -75,6 +91,8 @@ def _skip_multimodal_models() -> None:
     mmaction2 1.2.0 imports names from ``transformers.modeling_utils`` that later
     versions moved to ``transformers.pytorch_utils``. Can go when the host follows.
     """
+    from mmaction.utils import dependency
+
     dependency.WITH_MULTIMODAL = False
 
 
@@ -125,8 +143,10 @@ def _load_weights_only() -> None:
     """Let mmengine load whole checkpoints only, without their code, and name the file.
 
     Unless told not to, torch 2.13 runs code from the checkpoint of a URL, and from a file
-    if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. Can go when mmengine (0.10.7) sets
-    ``weights_only``, and names the checkpoint that cannot be read.
+    if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. onedl-mmengine 0.10.12 runs it where
+    reading without it fails, and afterwards forgets types that were allowed before. Can
+    go when mmengine (0.10.7) sets ``weights_only``, and names the checkpoint that cannot
+    be read.
     """
     load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
 
@@ -150,6 +170,8 @@ def _load_weights_only() -> None:
                 return torch.load(local, map_location, weights_only=True)
             return load_checkpoint(filename, map_location, logger)
 
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = partial(torch.load, weights_only=True)
     checkpoint.load_url = fetch
     CheckpointLoader.load_checkpoint = staticmethod(load_any)
 
@@ -405,6 +427,7 @@ def _has_amd_processor() -> bool:
 
 
 stand_in()
+_admit_newer_mmcv()
 _restore_names_of_numpy()
 _stand_in_for_missing_drn()
 _skip_multimodal_models()

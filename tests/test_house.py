@@ -83,3 +83,15 @@ def test_the_core_works_without_projects_also_in_the_hosts_tools(tmp_path):
     )
     assert done.returncode == 0
     assert len(list(tmp_path.rglob('show/*'))) == 4
+
+
+def test_a_newer_mmcv_is_admitted():
+    code = (
+        "import mmcv; mmcv.__version__ = '2.3.6'\n"
+        'import stmixer_mm, mmaction.models, mmaction.datasets, mmaction.evaluation\n'
+        'print(mmcv.__version__)'
+    )
+    command = [sys.executable, '-c', code]
+    environment = tool_environment()
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.stdout.endswith('2.3.6\n'), run.stderr

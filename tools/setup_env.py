@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Set up the environment in which the commands of the Makefile run.
 
-That is ``.venv``, made by the Python that runs this, or with ``--here`` the environment
-of that Python. It gets what ``requirements/`` lists; a torch, an OpenCV and a compiled
+That is ``.venv`` (with ``--hosts onedl`` ``.venv_onedl``), made by the Python that runs
+this, or with ``--here`` the environment of that Python. It gets what ``requirements/`` lists; a torch, an OpenCV and a compiled
 mmcv that are there and work are left alone. A stamp is written last; while it fits, a
 call returns at once. A ``.venv`` whose set-up was killed is made anew.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
 EXTRAS = {'test': 'tests.txt', 'lint': 'lint.txt', 'docs': 'docs.txt'}
+HOSTS = {'openmmlab': 'hosts.txt', 'onedl': 'hosts_onedl.txt'}
 LOG = ROOT / '.setup' / 'log.txt'
 STAMP = Path(sys.prefix, '.stmixer_mm_setup.json')
 BUSY = '.stmixer_mm_setup.busy'
@@ -50,18 +51,18 @@ def installed(name):
         return None
 
 
-def stamp_key():
+def stamp_key(hosts):
     """Return what has to be unchanged for a stamp to fit."""
     sources = [Path(__file__), *sorted(REQUIREMENTS.glob('*.txt'))]
     digest = hashlib.sha256(b''.join(file.read_bytes() for file in sources))
-    return [str(ROOT), digest.hexdigest(), installed('torch')]
+    return [str(ROOT), digest.hexdigest(), installed('torch'), hosts]
 
 
-def stamped_extras():
+def stamped_extras(hosts):
     """Return the extras that a fitting stamp names, None without such a stamp."""
     try:
         stamp = json.loads(STAMP.read_text())
-        return set(stamp['extras']) if stamp['key'] == stamp_key() else None
+        return set(stamp['extras']) if stamp['key'] == stamp_key(hosts) else None
     except (OSError, ValueError):
         return None
 
@@ -101,13 +102,13 @@ def runs(log, code):
     return not subprocess.run(command, stdout=log, stderr=log).returncode
 
 
-def make_venv():
+def make_venv(hosts):
     """Return the Python of ``.venv``, made where it is missing, broken or half set up."""
-    folder = ROOT / '.venv'
+    folder = ROOT / ('.venv' if hosts == 'openmmlab' else f'.venv_{hosts}')
     python = folder / 'bin' / 'python'
     if not python.exists() or (folder / BUSY).exists():
         check_python()
-        print(f'[set-up] making .venv with {sys.executable}', flush=True)
+        print(f'[set-up] making {folder.name} with {sys.executable}', flush=True)
         venv.create(folder, clear=folder.exists(), symlinks=True, with_pip=True)
     return str(python)
 
@@ -157,10 +158,10 @@ def install_client(log):
         subprocess.run(command, stdout=log, stderr=log)
 
 
-def install_all(log, extras, compiled):
+def install_all(log, extras, compiled, hosts):
     """Bring the environment of this Python to what is wanted, and stamp it."""
     check_python()
-    extras = sorted({*extras, *(stamped_extras() or ())})
+    extras = sorted({*extras, *(stamped_extras(hosts) or ())})
     busy = Path(sys.prefix, BUSY)
     busy.touch()
     STAMP.unlink(missing_ok=True)
@@ -172,20 +173,21 @@ def install_all(log, extras, compiled):
         packages += listed_in('opencv.txt')
     pip(log, 'installing torch and what the packages need', 'install', *packages)
     install_mmcv(log, compiled)
-    hosts = [*listed_in('hosts.txt'), '--no-build-isolation', '--editable', str(ROOT)]
+    packages = listed_in(HOSTS[hosts], 'mmaction2.txt')
+    packages += ['--no-build-isolation', '--editable', str(ROOT)]
     if 'test' in extras:
-        hosts += listed_in('timm.txt')  # with what it needs it would replace torch
+        packages += listed_in('timm.txt')  # with what it needs it would replace torch
     pip(
         log,
         'installing mmdet, mmaction2 and this package',
         'install',
         '--no-deps',
-        *hosts,
+        *packages,
     )
     run_step(log, 'importing stmixer_mm', '-I', '-c', 'import stmixer_mm')
     if 'test' in extras:
         install_client(log)
-    STAMP.write_text(json.dumps({'key': stamp_key(), 'extras': extras}))
+    STAMP.write_text(json.dumps({'key': stamp_key(hosts), 'extras': extras}))
     busy.unlink()
 
 
@@ -203,18 +205,19 @@ def main(argv=None):
     parser.add_argument('--here', action='store_true', help='set up this environment')
     parser.add_argument('--extras', nargs='*', choices=EXTRAS, default=[])
     parser.add_argument('--mmcv', choices=['full'], help='compile mmcv with operators')
+    parser.add_argument('--hosts', choices=HOSTS, default='openmmlab')
     args = parser.parse_args(argv)
     try:
         if not args.here:
             with locked_log():
-                python = make_venv()
+                python = make_venv(args.hosts)
             os.execv(python, [python, __file__, '--here', *(argv or sys.argv[1:])])
-        stamped = stamped_extras()
+        stamped = stamped_extras(args.hosts)
         fits = not args.mmcv or installed('mmcv')
         if not fits or stamped is None or not stamped.issuperset(args.extras):
             with locked_log() as log:
                 log.truncate(0)
-                install_all(log, args.extras, bool(args.mmcv))
+                install_all(log, args.extras, bool(args.mmcv), args.hosts)
     except (OSError, SetupError) as error:
         sys.exit(f'set-up: {error}')
     except KeyboardInterrupt:

@@ -56,6 +56,11 @@ class SeededBatches:
         """Count the samples anew, and leave out the first batches."""
         self._epoch, self._skip, self._count = epoch, skip, 0
 
+    def skip(self, num_samples: int) -> None:
+        """Begin after these samples, as ``InfiniteSampler`` of onedl-mmengine."""
+        self._count += num_samples
+        self._batches.sampler.skip(num_samples)
+
     def __getattr__(self, name: str):
         return getattr(self._batches, name)
 
@@ -111,6 +116,8 @@ class ExactResumeHook(Hook):
         if loader.batch_sampler is not None:
             # It cannot be set on a loader.
             vars(loader).update(batch_sampler=self._batches, _iterator=None)
+            if hasattr(self._sampler, 'skip'):
+                vars(loader).update(sampler=self._batches)
         if hasattr(loop, 'dataloader_iterator'):
             # It has begun to load.
             if isinstance(self._sampler, InfiniteSampler):
