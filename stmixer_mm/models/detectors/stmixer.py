@@ -122,16 +122,9 @@ class STMixer(ClipDetector):
             [('', count), *apart],
         )
         outputs = outputs.take(slice(count)) if apart else outputs
-        return losses | terms | self.loss_of_parts(batch, outputs, persons[:, :count])
-
-    def loss_of_parts(
-        self, batch: Batch, outputs: DecoderOutput, persons: Tensor
-    ) -> dict[str, Tensor]:
-        """See :meth:`.QueryPart.loss`."""
-        losses = {}
         for part in self.parts:
-            losses |= part.loss(batch, outputs, persons)
-        return losses
+            terms |= part.loss(batch, outputs, persons[:, :count])
+        return losses | terms
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
