@@ -136,16 +136,6 @@ LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel
 FRAME_NMS = {
     name: replace(LINKINGS[name], top_k=sys.maxsize) for name in ('act', 'moc')
 }
-# test-ucf24.py and frameAp.m of ROAD.
-FRAME_NMS['road_python'] = Linking(
-    nms_iou=0.45, candidates=20, top_k=sys.maxsize, nms_pixel=0
-)
-FRAME_NMS['road_matlab'] = Linking(nms_iou=0.45, candidates=50, top_k=20, nms_pixel=0)
-# YOWO's, by objectness, and 3D-RetinaNet's, by agentness: here by the best score.
-FRAME_NMS['yowo'] = replace(
-    FRAME_NMS['act'], nms_iou=0.4, nms_pixel=0, over_classes=True
-)
-FRAME_NMS['retina'] = replace(FRAME_NMS['yowo'], nms_iou=0.5)
 
 
 def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:

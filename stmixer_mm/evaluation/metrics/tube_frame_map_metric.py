@@ -32,7 +32,7 @@ class TubeFrameMAPMetric(TubeMetric):
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
         nms: Suppression among the boxes of a frame and class before they count:
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
-            for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'``, over all
+            for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'`` (of ``projects.published``), over all
             classes; see ``FRAME_NMS``. None: by protocol, most of which take detections
             as they are.
         shared: Further arguments of :class:`TubeMetric`.
