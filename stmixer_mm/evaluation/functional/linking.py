@@ -17,6 +17,8 @@ from stmixer_mm.evaluation.functional.matching import aligned_iou, first_of_runs
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 
+PUBLISHED = 'stmixer_mm.projects.published'
+
 
 class Tubelets(NamedTuple):
     """N tubelets, in any order."""
@@ -146,7 +148,7 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
     """
     changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
     base = changes.pop('base', 'act')
-    constants = choose('linking', base, LINKINGS)
+    constants = choose('linking', base, LINKINGS, more=PUBLISHED)
     names = ', '.join(vars(constants))
     with blame(f'linking={linking!r} cannot be used', f'it may have base, {names}'):
         return replace(constants, **changes)

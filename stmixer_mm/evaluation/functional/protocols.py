@@ -13,6 +13,7 @@ import numpy as np
 
 from stmixer_mm.errors import blame, choose
 from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_AVERAGES
+from stmixer_mm.evaluation.functional.linking import PUBLISHED
 
 
 class BoxRule(NamedTuple):
@@ -131,7 +132,7 @@ def parse_protocol(
     with blame(f'protocol={protocol!r} cannot be used', f'it may have base, {names}'):
         changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
         base = changes.pop('base', next(iter(protocols)))
-        rules = choose('protocol', base, protocols)
+        rules = choose('protocol', base, protocols, more=PUBLISHED)
         for name in changes.keys() & {'found_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)
