@@ -189,15 +189,20 @@ def _describe_bug(error: Exception) -> str:
     )
 
 
-def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
-    """The entry of ``choices`` for a word of a config.
+def choose(
+    setting: str, word: str, choices: Mapping[str, object], *, more: str | None = None
+) -> object:
+    """The entry of ``choices`` for a word of a config; a module ``more`` adds others.
 
     Raises:
         UserError: there is none; names the valid words.
     """
     if word not in list(choices):  # the word may be unhashable
         words = ', '.join(map(repr, choices))
-        raise UserError(f'{setting}={word!r} is unknown; use one of {words}.')
+        imports = (
+            f', or name {more!r} in custom_imports, which adds others' if more else ''
+        )
+        raise UserError(f'{setting}={word!r} is unknown; use one of {words}{imports}.')
     return choices[word]
 
 

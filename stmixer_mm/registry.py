@@ -86,6 +86,10 @@ VISUALIZERS = _share('VISUALIZERS', 'visualization')
 # ``classes``, the names of the actions or None.
 MODEL_FILES: dict[str, Callable[..., None]] = {}
 
+# Readers of sources that are no files, by their module: a function (stream, source, fps)
+# that yields frames for ``FrameStream``.
+SOURCES: dict[str, Callable[..., object]] = {}
+
 # Called with a model, its ClipLoader and ``reuse``: what loads and predicts the clips of
 # one stream together (choose, take, test_step), or None for each by itself.
 STREAMS: list[Callable[..., object | None]] = []

@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from stmixer_mm.evaluation.results.offline import feed, metrics_for
+from stmixer_mm.projects.diagnosis.offline import feed, metrics_for
 
 HEIGHT, WIDTH = 100, 200
 SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])

@@ -19,6 +19,7 @@ from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
     import stmixer_mm.projects.annotate
+    import stmixer_mm.projects.common.live_sources
     import stmixer_mm.projects.export
     import stmixer_mm.projects.streaming  # noqa: F401
 

@@ -8,7 +8,7 @@ from stmixer_mm.apis.config import config_files, merge_overrides
 from stmixer_mm.apis.running import run_config
 from stmixer_mm.command_line import Count, NotNegative, OptionsOf, PersonThr, run_main
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.results.offline import metric_configs
+from stmixer_mm.evaluation.results.dumps import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import MODEL_FILES
 

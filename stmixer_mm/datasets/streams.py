@@ -1,43 +1,33 @@
 """Sources of frames: video files, and what is read once from beginning to end.
 
-The latter are arrays, folders of pictures, cameras, the network, standard input.
+The latter are arrays, folders of pictures, and what a reader of ``SOURCES`` opens.
 """
 
-import io
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from glob import glob, has_magic
 from itertools import tee
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from stmixer_mm.datasets.containers import (
-    FPS,
-    RisingClock,
-    open_container,
-    pixel_aspect,
-    rgb_picture,
-)
+from stmixer_mm.datasets.containers import FPS
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, has_reached
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError, blame, printable
 from stmixer_mm.files import check_file
 from stmixer_mm.pictures import check_frame_size
+from stmixer_mm.registry import SOURCES
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-OPEN_S, READ_S = 10.0, 10.0  # until a source counts as gone
-_CAMERA = '/dev/video'
+CAMERA = '/dev/video'
+LIVE = 'stmixer_mm.projects.common.live_sources'
 
 
 class FrameStream:
@@ -209,7 +199,7 @@ def _beside(path: str, source: str) -> str:
 def is_live(source: str | Path) -> bool:
     """True for the name of a stream, not of a file or a folder."""
     text = str(source)
-    if text == '-' or '://' in text or text.startswith(_CAMERA):
+    if text == '-' or '://' in text or text.startswith(CAMERA):
         return True
     return text.isdecimal() and not os.path.exists(text)
 
@@ -237,7 +227,10 @@ def open_source(
         return FrameStream(source, name=name, fps=fps)
     text = str(source)
     if is_live(text):
-        return FrameStream(partial(_decode, source=text, fps=fps), name=name, fps=fps)
+        if LIVE not in SOURCES:
+            raise UserError(f'{name} is no file; import {LIVE}, which reads streams.')
+        items = partial(SOURCES[LIVE], source=text, fps=fps)
+        return FrameStream(items, name=name, fps=fps)
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
     return open_video(text, on_damage)
@@ -331,56 +324,3 @@ def _read_pictures(folder: str) -> Iterator[np.ndarray]:
             if picture is None:
                 raise ValueError('it is damaged')
         yield np.ascontiguousarray(picture[..., ::-1])
-
-
-def _decode(
-    opened: FrameStream, source: str, fps: float | None
-) -> Iterator[tuple[float, np.ndarray]]:
-    """Frames of what ffmpeg can open, with seconds since the first."""
-    is_piped = source == '-'
-    # An mp4 file may have at its end what is needed first.
-    piped = 'pipe a form that begins with its head (mkv, mpegts, …)'
-    remedy = piped if is_piped else 'see whether it is there and sends video'
-    with blame(f'{opened.name} cannot be opened', remedy), _in_words(OPEN_S):
-        container, stream = _open_stream(source)
-    if container.duration is not None:
-        opened.duration_s = container.duration / av.time_base
-    to_rgb, aspect = VideoReformatter(), pixel_aspect(stream)
-    opened.pixel_aspect = aspect
-    clock = RisingClock(1 / float(stream.average_rate or fps or FPS))
-    remedy = piped if is_piped else 'open it again'
-    with closing(container), blame(f'{opened.name} broke off', remedy):
-        for frame in _sound_frames(container, stream):
-            yield clock.read(frame.time), rgb_picture(to_rgb, frame, aspect=aspect)
-
-
-def _open_stream(source: str) -> tuple[InputContainer, av.VideoStream]:
-    if source == '-':
-        # Unbuffered, so that a frame is here as soon as it was written.
-        return open_container(io.FileIO(sys.stdin.fileno(), closefd=False))
-    times = dict(timeout=(OPEN_S, READ_S))
-    if source.isdecimal() or source.startswith(_CAMERA):
-        camera = _CAMERA + source.removeprefix(_CAMERA)
-        return open_container(camera, form='v4l2', **times)
-    transport = dict(rtsp_transport='tcp') if source.startswith('rtsp') else {}
-    return open_container(source, **times, **transport)
-
-
-def _sound_frames(
-    container: InputContainer, stream: av.VideoStream
-) -> Iterator[av.VideoFrame]:
-    with _in_words(READ_S):
-        for packet in container.demux(stream):
-            with suppress(av.InvalidDataError):  # what was lost on the way
-                yield from (frame for frame in packet.decode() if not frame.is_corrupt)
-
-
-@contextmanager
-def _in_words(seconds: float) -> Iterator[None]:
-    """Raise ffmpeg's errors without the source's name, which may contain a password."""
-    try:
-        yield
-    except av.ExitError as error:
-        raise TimeoutError(f'nothing came for {seconds:g} s') from error
-    except av.FFmpegError as error:
-        raise OSError(error.strerror) from error

@@ -22,6 +22,7 @@ from stmixer_mm.evaluation.functional.protocols import (
     KEYFRAME_PROTOCOLS,
     TUBE_PROTOCOLS,
 )
+from stmixer_mm.projects import published  # noqa: F401 - protocols
 
 TUBE_METRICS = TubeFrameMAPMetric, VideoMAPMetric
 

@@ -20,6 +20,7 @@ from tube_data import (
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional import matching
 from stmixer_mm.evaluation.functional.linking import parse_linking
+from stmixer_mm.projects import published  # noqa: F401 - protocols
 
 TRUE, HALF = [10, 10, 29, 29], [10, 10, 19, 29]
 EXAMPLES = (  # true tubes, and detections as (frame, box, score)

@@ -18,7 +18,7 @@ from tube_data import (
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
-from stmixer_mm.evaluation.results.offline import read_results
+from stmixer_mm.projects.diagnosis.offline import read_results
 
 
 def tubelets(video_id, frames, *persons, num_labels=3):

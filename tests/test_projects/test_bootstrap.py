@@ -18,6 +18,7 @@ from stmixer_mm.evaluation.functional.protocols import (
     TUBE_PROTOCOLS,
 )
 from stmixer_mm.evaluation.results.rows import Results
+from stmixer_mm.projects import published  # noqa: F401 - protocols
 from stmixer_mm.projects.diagnosis import bootstrap
 from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,

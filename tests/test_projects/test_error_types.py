@@ -6,6 +6,7 @@ import pytest
 from tube_data import build, frame_detections, linked, noisy, still
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.projects import published  # noqa: F401 - protocols
 from stmixer_mm.projects.diagnosis.error_types import (
     TubeErrorShares,
     error_rows,

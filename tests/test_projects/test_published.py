@@ -17,7 +17,7 @@ from tube_data import SCALE, build, evaluate_results, ground_truth, noisy, still
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.results.offline import feed, read_results
+from stmixer_mm.projects.diagnosis.offline import feed, read_results
 from stmixer_mm.projects.published import road
 
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}

@@ -24,8 +24,8 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.linking import LINKINGS
 from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
-from stmixer_mm.evaluation.results.offline import read_results
 from stmixer_mm.projects import published  # noqa: F401
+from stmixer_mm.projects.diagnosis.offline import read_results
 
 BOX = [10, 10, 29, 29]
 

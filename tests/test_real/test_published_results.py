@@ -15,7 +15,7 @@ from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.frame_map_metric import FrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_frame_map_metric import TubeFrameMAPMetric
-from stmixer_mm.evaluation.results.offline import feed, read_results
+from stmixer_mm.projects.diagnosis.offline import feed, read_results
 
 REAL_DATA = os.environ.get('STMIXER_REAL_DATA')
 pytestmark = pytest.mark.skipif(not REAL_DATA, reason='STMIXER_REAL_DATA is not set')

@@ -19,7 +19,7 @@ from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.metrics.predictions import to_numpy
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
-from stmixer_mm.evaluation.results.offline import read_results
+from stmixer_mm.projects.diagnosis.offline import read_results
 from stmixer_mm.registry import METRICS
 
 DOCUMENTATION = (ROOT / 'docs' / 'evaluation.md').read_text()

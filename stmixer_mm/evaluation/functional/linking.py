@@ -17,6 +17,8 @@ from stmixer_mm.evaluation.functional.matching import aligned_iou, first_of_runs
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 
+PUBLISHED = 'stmixer_mm.projects.published'
+
 
 class Tubelets(NamedTuple):
     """N tubelets, in any order."""
@@ -136,16 +138,6 @@ LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel
 FRAME_NMS = {
     name: replace(LINKINGS[name], top_k=sys.maxsize) for name in ('act', 'moc')
 }
-# test-ucf24.py and frameAp.m of ROAD.
-FRAME_NMS['road_python'] = Linking(
-    nms_iou=0.45, candidates=20, top_k=sys.maxsize, nms_pixel=0
-)
-FRAME_NMS['road_matlab'] = Linking(nms_iou=0.45, candidates=50, top_k=20, nms_pixel=0)
-# YOWO's, by objectness, and 3D-RetinaNet's, by agentness: here by the best score.
-FRAME_NMS['yowo'] = replace(
-    FRAME_NMS['act'], nms_iou=0.4, nms_pixel=0, over_classes=True
-)
-FRAME_NMS['retina'] = replace(FRAME_NMS['yowo'], nms_iou=0.5)
 
 
 def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
@@ -156,7 +148,7 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
     """
     changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
     base = changes.pop('base', 'act')
-    constants = choose('linking', base, LINKINGS)
+    constants = choose('linking', base, LINKINGS, more=PUBLISHED)
     names = ', '.join(vars(constants))
     with blame(f'linking={linking!r} cannot be used', f'it may have base, {names}'):
         return replace(constants, **changes)

@@ -1,4 +1,6 @@
-"""Published evaluators as records of their choices.
+"""Evaluators of the data sets as records of their choices.
+
+Those of further papers are in ``projects.published``.
 
 Accidents of a published script that change its figures are named choices too, each with
 its source beside the protocol that has it.
@@ -11,6 +13,7 @@ import numpy as np
 
 from stmixer_mm.errors import blame, choose
 from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_AVERAGES
+from stmixer_mm.evaluation.functional.linking import PUBLISHED
 
 
 class BoxRule(NamedTuple):
@@ -76,92 +79,18 @@ class Protocol(NamedTuple):
 _ACT = Protocol('free', 'act', 'all', pixel=1, frame=1)
 # MultiSports' evaluate_multisports.py, and mmaction2's copy of it.
 _MULTISPORTS = Protocol('best', 'interpolated')
-# pascalvoc.py of YOWO and YOWOv2, whose list files lack some frames: drop_last_frame.
-# Files that YOWO wrote are mislabelled: each class of a box has the label of the best.
-_YOWO = Protocol('best', 'interpolated', pixel=1, frames='annotated')
-# YOWOFormer and YOWOv3: truth is only counted in frames with a detection.
-_YOWOFORMER = Protocol(
-    'best', 'yolo', frames='annotated', last_of_equal=True, skip_silent_frames=True
-)
-
 # Of boxes in the frames of tubes.
 FRAME_PROTOCOLS = {
     'act': _ACT,
     'moc': _ACT,
     'multisports': _MULTISPORTS,
-    # test-ucf24.py of ROAD's Python port; its truth lies a pixel right and below, as a
-    # subtraction is overwritten.
-    'road_python': Protocol(
-        'free',
-        'interpolated',
-        'all',
-        found_boxes=BoxRule(clip=0),
-        true_boxes=BoxRule(clip=1, shift=1),
-    ),
-    # frameAp.m of ROAD: detections are a pixel wider than the truth.
-    'road_matlab': Protocol(
-        'free',
-        'interpolated',
-        'all',
-        score_thr=0.01,
-        nms='road_matlab',
-        found_boxes=BoxRule(clip=1, grow=1),
-    ),
-    # evaluate_frames of 3D-RetinaNet; its truth is a pixel narrower than annotated.
-    'retina': Protocol('free', 'act', 'all', true_boxes=BoxRule(grow=-1)),
-    'yowo': _YOWO._replace(found_boxes=BoxRule(whole=True)),
-    'yowov2': _YOWO._replace(found_boxes=BoxRule(clip=0, whole=True)),
-    'yowov3': _YOWOFORMER,
-    'yowoformer': _YOWOFORMER,
-    # TubeR's evaluation of JHMDB.
-    'tuber': Protocol(
-        'best', 'interpolated', frames='annotated', classes='best', least_area=10
-    ),
-    'openmixer': Protocol('best', 'interpolated', frames='annotated', every=5),
 }
-
-_YOWO_TUBES = Protocol(
-    'free',
-    'interpolated',
-    'all',
-    pixel=1,
-    frame=1,
-    found_boxes=BoxRule(clip=0),
-    least_common=2,
-    extra_gts=1e-5,
-)
 
 # Of tubes.
 TUBE_PROTOCOLS = {
     'act': _ACT,
     'moc': _ACT,
     'multisports': _MULTISPORTS,
-    # Boxes of each fifth annotated frame are linked, and compared with all of the truth.
-    'openmixer': _MULTISPORTS._replace(remade=True, frames='annotated', every=5),
-    # ROAD's MATLAB code, which adds 1 to detections that count from 1 already.
-    'road': Protocol(
-        'free',
-        'interpolated',
-        'all',
-        frame=1,
-        score_thr=0.001,
-        found_boxes=BoxRule(clip=1, shift=1, grow=1),
-        exceed=True,
-        least_common=2,
-    ),
-    # evaluate_tubes of 3D-RetinaNet, on the same truth; the scores of all classes count.
-    'retina': Protocol(
-        'free',
-        'act',
-        'all',
-        pixel=1,
-        frame=1,
-        score_thr=-1,
-        true_boxes=BoxRule(grow=-1),
-        size=(682, 512),
-    ),
-    'yowo': _YOWO_TUBES,
-    'yowov2': _YOWO_TUBES,
 }
 
 # Of keyframes.
@@ -177,26 +106,6 @@ KEYFRAME_PROTOCOLS = {
     'mmaction2': Protocol('best', 'interpolated', 'detected', frames='evaluated'),
 }
 
-# Whose code scores by them.
-USERS = dict(
-    act='ACT, MultiSports (evaluate.py)',
-    moc='MOC',
-    multisports='MultiSports, mmaction2',
-    road_python='ROAD, in Python',
-    road_matlab='ROAD, in MATLAB',
-    road='ROAD, in MATLAB',
-    retina='3D-RetinaNet',
-    yowo='YOWO',
-    yowov2='YOWOv2',
-    yowov3='YOWOv3',
-    yowoformer='YOWOFormer',
-    tuber='TubeR',
-    openmixer='OpenMixer',
-    ava='PySlowFast, AlphAction',
-    ava2020='ActivityNet',
-    mmaction2='mmaction2',
-)
-
 CHOICES = dict(
     matching=('free', 'best'),
     ap=AP_MODES,
@@ -211,8 +120,8 @@ def parse_protocol(
 ) -> Protocol:
     """A protocol, from its name or a dict with what differs from its ``base``.
 
-    >>> parse_protocol(dict(base='yowo', drop_last_frame=True), FRAME_PROTOCOLS).pixel
-    1
+    >>> parse_protocol(dict(base='multisports', every=5), FRAME_PROTOCOLS).every
+    5
 
     Raises:
         UserError: a name or a choice is unknown.
@@ -223,7 +132,7 @@ def parse_protocol(
     with blame(f'protocol={protocol!r} cannot be used', f'it may have base, {names}'):
         changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
         base = changes.pop('base', next(iter(protocols)))
-        rules = choose('protocol', base, protocols)
+        rules = choose('protocol', base, protocols, more=PUBLISHED)
         for name in changes.keys() & {'found_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)

@@ -8,6 +8,7 @@ import numpy as np
 from stmixer_mm.errors import choose
 from stmixer_mm.evaluation.functional.linking import (
     FRAME_NMS,
+    PUBLISHED,
     NumberedBoxes,
     suppress_tubelets,
 )
@@ -32,7 +33,7 @@ class TubeFrameMAPMetric(TubeMetric):
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
         nms: Suppression among the boxes of a frame and class before they count:
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
-            for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'``, over all
+            for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'`` (of ``projects.published``), over all
             classes; see ``FRAME_NMS``. None: by protocol, most of which take detections
             as they are.
         shared: Further arguments of :class:`TubeMetric`.
@@ -51,7 +52,7 @@ class TubeFrameMAPMetric(TubeMetric):
     ) -> None:
         super().__init__(ann_file, **shared)
         nms = nms or self.protocol.nms
-        self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
+        self.nms = choose('nms', nms, {**FRAME_NMS, None: None}, more=PUBLISHED)
         boxes = [self.gt_boxes(column) for column in self.gts]
         small = [gts.frames[~self._is_large(gts)] for gts in boxes]
         self._ignored = {*np.concatenate(small).tolist()}  # numbers of frames

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.fileio import dump
 from mmengine.logging import print_log
@@ -54,3 +55,11 @@ def dump_results(file: str, content: Any) -> Results:
             yield f'{file}, sample {number}', sample
 
     return Results(file, BaseMetric, samples)
+
+
+def metric_configs(cfg: Config, split: str) -> list[dict]:
+    """The metrics of an evaluator: one, some, or mmengine's ``Evaluator`` of either."""
+    metrics = cfg.get(f'{split}_evaluator') or []
+    if isinstance(metrics, Mapping):
+        metrics = metrics.get('metrics', metrics)
+    return [metrics] if isinstance(metrics, Mapping) else list(metrics)

@@ -8,12 +8,30 @@ from typing import Any, NamedTuple
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.evaluation.functional.protocols import USERS
 from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.projects.diagnosis.scoring import Interval, Score, mean_score
 
 NOISE = 'not more than noise'
+# Whose code scores by a protocol.
+USERS = dict(
+    act='ACT, MultiSports (evaluate.py)',
+    moc='MOC',
+    multisports='MultiSports, mmaction2',
+    road_python='ROAD, in Python',
+    road_matlab='ROAD, in MATLAB',
+    road='ROAD, in MATLAB',
+    retina='3D-RetinaNet',
+    yowo='YOWO',
+    yowov2='YOWOv2',
+    yowov3='YOWOv3',
+    yowoformer='YOWOFormer',
+    tuber='TubeR',
+    openmixer='OpenMixer',
+    ava='PySlowFast, AlphAction',
+    ava2020='ActivityNet',
+    mmaction2='mmaction2',
+)
 
 
 class Comparison(NamedTuple):

@@ -12,11 +12,6 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.results.offline import (
-    build_metrics,
-    metrics_for,
-    read_results,
-)
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.diagnosis.comparison import (
@@ -25,6 +20,11 @@ from stmixer_mm.projects.diagnosis.comparison import (
     protocol_rows,
     value_rows,
     values_record,
+)
+from stmixer_mm.projects.diagnosis.offline import (
+    build_metrics,
+    metrics_for,
+    read_results,
 )
 from stmixer_mm.projects.diagnosis.scoring import score_pair
 

@@ -13,12 +13,6 @@ from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.offline import (
-    build_metrics,
-    feed,
-    metrics_for,
-    read_results,
-)
 from stmixer_mm.files import check_own, check_writable_dir, open_atomically
 from stmixer_mm.projects.diagnosis.error_types import error_rows, shares_of
 from stmixer_mm.projects.diagnosis.judging import (
@@ -29,6 +23,12 @@ from stmixer_mm.projects.diagnosis.judging import (
     keyframe_rows,
 )
 from stmixer_mm.projects.diagnosis.keyframe_pictures import draw_keyframes
+from stmixer_mm.projects.diagnosis.offline import (
+    build_metrics,
+    feed,
+    metrics_for,
+    read_results,
+)
 
 
 def analyze(

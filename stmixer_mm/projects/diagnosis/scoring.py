@@ -17,7 +17,6 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matc
 from stmixer_mm.evaluation.metrics.frame_map_metric import PERSON
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.offline import feed
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,
@@ -26,6 +25,7 @@ from stmixer_mm.projects.diagnosis.bootstrap import (
     weighted_aps,
     weighted_means,
 )
+from stmixer_mm.projects.diagnosis.offline import feed
 
 Interval = tuple[float, float]
 

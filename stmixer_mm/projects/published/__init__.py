@@ -1,12 +1,13 @@
-"""Results in the file forms of published projects, and their linkings.
+"""Results in the file forms of published projects, and their protocols and linkings.
 
-Importing it adds them to ``RESULT_READERS`` and ``LINKINGS``.
+Importing it adds them to ``RESULT_READERS``, ``LINKINGS``, and the tables of protocols.
 """
 
 # ruff: noqa: F401
 from stmixer_mm.projects.published import (
     frame_rows,
     openmixer_linking,
+    protocols,
     retina_linking,
     road,
     road_linking,

@@ -13,7 +13,11 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_frame_map_metric import TubeFrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
-from stmixer_mm.evaluation.results.dumps import AGAIN, dump_results
+from stmixer_mm.evaluation.results.dumps import (
+    AGAIN,
+    dump_results,
+    metric_configs,
+)
 from stmixer_mm.evaluation.results.rows import (
     COLUMNS,
     RESULT_READERS,
@@ -42,14 +46,6 @@ def read_results(file: str | Path) -> Results:
             f'tools/test.py, a csv of {COLUMNS}, or see docs/evaluation.md.'
         )
     return csv_results(file) if content is None else dump_results(file, content)
-
-
-def metric_configs(cfg: Config, split: str) -> list[dict]:
-    """The metrics of an evaluator: one, some, or mmengine's ``Evaluator`` of either."""
-    metrics = cfg.get(f'{split}_evaluator') or []
-    if isinstance(metrics, Mapping):
-        metrics = metrics.get('metrics', metrics)
-    return [metrics] if isinstance(metrics, Mapping) else list(metrics)
 
 
 def metric_class(config: Mapping) -> type[BaseMetric] | None:
