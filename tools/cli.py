@@ -22,6 +22,7 @@ VERBS = dict(
     browse='browse_dataset',
     own='own',
     convert='convert_checkpoint',
+    summary='summary',
     export='export',
     extract='extract',
     model='print_model',

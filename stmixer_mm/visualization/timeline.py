@@ -32,7 +32,7 @@ def plot_timeline(
         most: Persons to draw, those seen for the longest time; the others are counted
             below.
     """
-    clock = _Clock(detections)
+    clock = Clock(detections)
     tubes = detections.tubes or ()
     long_tubes = [tube for tube in tubes if clock.length(tube) >= shortest_s]
     num_short = len(tubes) - len(long_tubes)
@@ -74,7 +74,7 @@ def plot_timeline(
     return figure
 
 
-class _Clock:
+class Clock:
     """Seconds of frame numbers; a keyframe stands for the time up to the next one."""
 
     def __init__(self, detections: VideoDetections) -> None:
@@ -97,7 +97,7 @@ class _Clock:
 
 
 def _draw_tube(
-    axes: Axes, row: int, tube: Tube, clock: _Clock, colours: dict[str, str]
+    axes: Axes, row: int, tube: Tube, clock: Clock, colours: dict[str, str]
 ) -> None:
     axes.broken_barh([clock.bar(tube)], (row - 0.4, 0.8), color='0.93')
     names = sorted({action.action for action in tube.actions})
