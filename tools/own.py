@@ -42,8 +42,8 @@ def main(
 ) -> None:
     """Train on a folder of videos and annotations, in one go.
 
-    Takes the videos in FOLDER/videos or FOLDER, and files of CVAT, COCO or
-    Label Studio anywhere in FOLDER: those below train and val as they are; else every fifth video is
+    Takes the videos in FOLDER/videos or FOLDER, and files of CVAT, COCO or Label Studio
+    anywhere in FOLDER: those below train and val as they are; else every fifth video is
     one to evaluate on. Writes csv files, a label map, the config FOLDER/own.py and a
     picture of what the network will see; checks all of it, then trains from the model
     in this package. What is there is used: the same command goes on after an
