@@ -5,11 +5,15 @@ A class registered here is found as ``stmixer_mm.X`` from every scope, and as pl
 """
 
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from typing import Literal
 
 from mmaction import registry as mmaction
 from mmdet import registry as mmdet
 from mmengine import registry as root
+
+from stmixer_mm.errors import UserError, blame, choose
 
 TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 
@@ -94,3 +98,40 @@ SOURCES: dict[str, Callable[..., object]] = {}
 # one stream together (choose, take, test_step), or None for each by itself.
 STREAMS: list[Callable[..., object | None]] = []
 Reuse = Literal['auto', 'always', 'never']
+
+# Functions (VideoDetections, path) that write a format, by its name.
+RESULT_FORMATS: dict[str, Callable[..., None]] = {}
+RESULT_SUFFIXES: dict[str, str] = {}  # names of formats by suffix
+_NEEDED: dict[str, str] = {}  # modules that formats need, by their names
+
+
+def result_writer(path: str | Path, form: str | None = None) -> Callable[..., None]:
+    """The function for a file, see :meth:`.VideoDetections.save`."""
+    form = form or RESULT_SUFFIXES.get(Path(path).suffix.lower())
+    if form is None:
+        raise UserError(f'{path} must end in {" or ".join(RESULT_SUFFIXES)}.')
+    write = choose('form', form, RESULT_FORMATS)
+    if form in _NEEDED:
+        with blame(f'{path} cannot be written', f'pip install {_NEEDED[form]}'):
+            import_module(_NEEDED[form])
+    return write
+
+
+def result_format(
+    name: str, suffix: str | None = None, *, needs: str | None = None
+) -> Callable:
+    """Decorator of a function (detections, path) that writes a format.
+
+    A format without a suffix is chosen by its name alone; ``needs`` is a module that is
+    not always installed.
+    """
+
+    def register(write: Callable[..., None]) -> Callable:
+        RESULT_FORMATS[name] = write
+        if needs:
+            _NEEDED[name] = needs
+        if suffix:
+            RESULT_SUFFIXES[suffix] = name
+        return write
+
+    return register

@@ -4,21 +4,19 @@ Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from stmixer_mm.errors import UserError, blame, choose
+from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file, check_no_input
-from stmixer_mm.pictures import Mask
+from stmixer_mm.pictures import Mask, decode
 from stmixer_mm.records import entry, from_plain, to_plain
+from stmixer_mm.registry import RESULT_FORMATS, result_writer
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
@@ -172,6 +170,62 @@ class Keyframe:
         values = [getattr(person, name) for person in self.persons]
         return None if None in values else values
 
+    def to_supervision(self):
+        """The persons as ``supervision.Detections``, for its annotators and trackers.
+
+        ``confidence``, ``class_id`` and ``data['class_name']`` are of the highest-scoring
+        action; without one of the person, -1 and ''. ``data`` has the persons, too.
+        """
+        import supervision
+
+        best = [
+            person.actions[0] if person.actions else Action('', person.score or 0.0)
+            for person in self.persons
+        ]
+        labels = [-1 if action.label is None else action.label for action in best]
+        persons = np.empty(len(best), object)
+        persons[:] = self.persons
+        return supervision.Detections(
+            xyxy=self.bboxes.astype(float),
+            mask=np.array([*map(decode, self.masks)], bool) if self.masks else None,
+            confidence=np.array([action.score for action in best], float),
+            class_id=np.array(labels, int),
+            tracker_id=np.array(self.ids, int) if self.ids else None,
+            data=dict(
+                class_name=np.array([action.action for action in best], str),
+                persons=persons,
+            ),
+        )
+
+    @classmethod
+    def from_supervision(
+        cls, detections, *, time_s: float = 0.0, frame_index: int = 0
+    ) -> 'Keyframe':
+        """Persons of :meth:`to_supervision`, or of another detector, without actions.
+
+        Args:
+            detections: ``supervision.Detections`` of persons; its boxes, and the ids of
+                a tracker, count.
+            time_s: Seconds from the first frame.
+            frame_index: Number of the frame, from 0.
+        """
+        scores, ids = detections.confidence, detections.tracker_id
+        persons = detections.data.get('persons')
+        if persons is None:
+            persons = [
+                Person(bbox=(), score=None if scores is None else scores[i], actions=[])
+                for i in range(len(detections))
+            ]
+        keyframe = cls(
+            time_s=time_s,
+            frame_index=frame_index,
+            persons=[
+                replace(person, bbox=tuple(bbox))
+                for person, bbox in zip(persons, detections.xyxy.tolist(), strict=True)
+            ],
+        )
+        return keyframe if ids is None else keyframe.with_ids(ids.tolist())
+
     def with_ids(self, ids: Iterable[int]) -> 'Keyframe':
         """A copy whose persons have these ids."""
         pairs = zip(self.persons, ids, strict=True)
@@ -198,49 +252,6 @@ class Tube:
     first_frame: int = _count()
     last_frame: int = _count()
     actions: list[TubeAction] = entry()
-
-
-class _Moment(NamedTuple):
-    """A keyframe at which a person does an action."""
-
-    place: int  # among all keyframes
-    frame_index: int
-    score: float
-
-
-def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
-    """The tubes of persons with ids, in the order in which they begin.
-
-    An action has an entry for each stretch of successive keyframes with it.
-    """
-    frames: dict[int, list[int]] = defaultdict(list)
-    stretches: dict[int, dict[str, list[list[_Moment]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for place, keyframe in enumerate(keyframes):
-        index = keyframe.frame_index
-        for person in keyframe.persons:
-            frames[person.id].append(index)
-            for action in person.actions:
-                runs = stretches[person.id][action.action]
-                if not runs or runs[-1][-1].place < place - 1:
-                    runs.append([])
-                runs[-1].append(_Moment(place, index, round(action.score, 4)))
-    tubes = []
-    for number, indices in frames.items():
-        actions = [
-            TubeAction(
-                action=name,
-                score=fmean(moment.score for moment in stretch),
-                first_frame=stretch[0].frame_index,
-                last_frame=stretch[-1].frame_index,
-            )
-            for name, runs in stretches[number].items()
-            for stretch in runs
-        ]
-        ends = dict(first_frame=indices[0], last_frame=indices[-1])
-        tubes.append(Tube(id=number, **ends, actions=actions))
-    return tubes
 
 
 @dataclass(kw_only=True)
@@ -355,43 +366,3 @@ class VideoDetections:
         write = result_writer(path, form)
         with blame(f'{path} cannot be written', 'choose a file in another folder'):
             write(self, Path(path))
-
-
-# Functions (detections, path) that write a format, by its name.
-RESULT_FORMATS: dict[str, Callable[[VideoDetections, Path], None]] = {}
-RESULT_SUFFIXES: dict[str, str] = {}  # names of formats by suffix
-_NEEDED: dict[str, str] = {}  # modules that formats need, by their names
-
-
-def result_writer(
-    path: str | Path, form: str | None = None
-) -> Callable[[VideoDetections, Path], None]:
-    """The function for a file, see :meth:`VideoDetections.save`."""
-    form = form or RESULT_SUFFIXES.get(Path(path).suffix.lower())
-    if form is None:
-        raise UserError(f'{path} must end in {" or ".join(RESULT_SUFFIXES)}.')
-    write = choose('form', form, RESULT_FORMATS)
-    if form in _NEEDED:
-        with blame(f'{path} cannot be written', f'pip install {_NEEDED[form]}'):
-            import_module(_NEEDED[form])
-    return write
-
-
-def result_format(
-    name: str, suffix: str | None = None, *, needs: str | None = None
-) -> Callable:
-    """Decorator of a function (detections, path) that writes a format.
-
-    A format without a suffix is chosen by its name alone; ``needs`` is a module that is
-    not always installed.
-    """
-
-    def register(write: Callable[[VideoDetections, Path], None]) -> Callable:
-        RESULT_FORMATS[name] = write
-        if needs:
-            _NEEDED[name] = needs
-        if suffix:
-            RESULT_SUFFIXES[suffix] = name
-        return write
-
-    return register

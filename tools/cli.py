@@ -23,6 +23,7 @@ VERBS = dict(
     own='own',
     convert='convert_checkpoint',
     summary='summary',
+    clips='clips',
     export='export',
     extract='extract',
     model='print_model',

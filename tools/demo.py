@@ -15,7 +15,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_input, check_own, check_writable_file
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
-from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
+from stmixer_mm.registry import RESULT_SUFFIXES, result_writer
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
     import stmixer_mm.projects.annotate

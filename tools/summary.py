@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 
 from stmixer_mm.command_line import run_main
-from stmixer_mm.errors import UserError
 from stmixer_mm.files import (
     atomic_path,
     check_writable_file,
@@ -14,10 +13,10 @@ from stmixer_mm.files import (
 from stmixer_mm.projects.results.summary import (
     PersonAction,
     add_up,
+    load_results,
     plot_totals,
     summarize,
 )
-from stmixer_mm.structures import VideoDetections
 
 
 def main(folder: str, *, out: str | None = None, picture: str | None = None) -> None:
@@ -39,7 +38,7 @@ def main(folder: str, *, out: str | None = None, picture: str | None = None) -> 
     check_writable_file(out, purpose='--out', suffixes=('.csv',))
     check_writable_file(picture, purpose='--picture', suffixes=('.png',))
     rows = []
-    for detections in load_results(folder):
+    for detections in load_results(folder).values():
         rows += summarize(detections)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
@@ -58,23 +57,6 @@ def main(folder: str, *, out: str | None = None, picture: str | None = None) -> 
             f'{total.action:24} {total.persons:7} {total.seconds:9.1f} {total.times:6}'
         )
     print(f'written: {out}, {picture}')
-
-
-def load_results(folder: str) -> list[VideoDetections]:
-    """The results of a folder, by the names of their files."""
-    files = sorted(Path(folder).glob('*.json'))
-    if not files:
-        raise UserError(
-            f'{folder} has no JSON file of detections; name the folder that stmixer '
-            'detect wrote.'
-        )
-    videos = [VideoDetections.load(file) for file in files]
-    for file, detections in zip(files, videos, strict=True):
-        if detections.tubes is None:
-            raise UserError(
-                f'{file} has no ids of persons; detect without --tracker none.'
-            )
-    return videos
 
 
 if __name__ == '__main__':

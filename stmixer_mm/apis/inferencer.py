@@ -23,7 +23,13 @@ from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.model_zoo import resolve_model
 from stmixer_mm.apis.predict import Predictor, predict
 from stmixer_mm.apis.rendering import render_video
-from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
+from stmixer_mm.apis.tracking import (
+    DEFAULT_TRACKER,
+    TRACKERS,
+    Tracker,
+    build_tracker,
+    list_tubes,
+)
 from stmixer_mm.command_line import (
     CfgOptions,
     Count,
@@ -52,7 +58,7 @@ from stmixer_mm.files import (
     write_json,
 )
 from stmixer_mm.registry import Reuse
-from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
+from stmixer_mm.structures import Keyframe, VideoDetections
 
 NMS_THR = 0.7
 # Options that change nothing but rounding, or are none.

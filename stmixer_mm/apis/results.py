@@ -16,7 +16,8 @@ from stmixer_mm.errors import blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
-from stmixer_mm.structures import Keyframe, VideoDetections, result_format
+from stmixer_mm.registry import result_format
+from stmixer_mm.structures import Keyframe, VideoDetections
 from stmixer_mm.visualization.draw import draw_detections, enlarge
 
 HEAD = '{\n  "version": 1,\n  "video": '  # of the JSON

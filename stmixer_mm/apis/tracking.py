@@ -4,10 +4,12 @@ n persons at a keyframe, m known from those before, C channels of a query. Ids a
 assigned online and never change. A tracker is for one video or stream.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol, runtime_checkable
+from statistics import fmean
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from stmixer_mm.errors import blame, choose
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import Keyframe, Tube, TubeAction
 
 DEFAULT_TRACKER = 'query'
 TRACKERS = {'query': dict(type='stmixer_mm.QueryTracker')}
@@ -166,3 +169,46 @@ def _normalised(vectors: np.ndarray) -> np.ndarray:
     """Vectors (..., C) of length 1, or of 0 where they have none."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.maximum(lengths, 1e-9)
+
+
+class _Moment(NamedTuple):
+    """A keyframe at which a person does an action."""
+
+    place: int  # among all keyframes
+    frame_index: int
+    score: float
+
+
+def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
+    """The tubes of persons with ids, in the order in which they begin.
+
+    An action has an entry for each stretch of successive keyframes with it.
+    """
+    frames: dict[int, list[int]] = defaultdict(list)
+    stretches: dict[int, dict[str, list[list[_Moment]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for place, keyframe in enumerate(keyframes):
+        index = keyframe.frame_index
+        for person in keyframe.persons:
+            frames[person.id].append(index)
+            for action in person.actions:
+                runs = stretches[person.id][action.action]
+                if not runs or runs[-1][-1].place < place - 1:
+                    runs.append([])
+                runs[-1].append(_Moment(place, index, round(action.score, 4)))
+    tubes = []
+    for number, indices in frames.items():
+        actions = [
+            TubeAction(
+                action=name,
+                score=fmean(moment.score for moment in stretch),
+                first_frame=stretch[0].frame_index,
+                last_frame=stretch[-1].frame_index,
+            )
+            for name, runs in stretches[number].items()
+            for stretch in runs
+        ]
+        ends = dict(first_frame=indices[0], last_frame=indices[-1])
+        tubes.append(Tube(id=number, **ends, actions=actions))
+    return tubes

@@ -9,7 +9,8 @@ from matplotlib.patches import Patch
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import atomic_path
-from stmixer_mm.structures import Tube, TubeAction, VideoDetections, result_format
+from stmixer_mm.registry import result_format
+from stmixer_mm.structures import Tube, TubeAction, VideoDetections
 
 MOST = 50  # persons, of which each is 60 pixels high
 COLOURS = [f'C{number}' for number in range(10)]

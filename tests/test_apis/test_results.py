@@ -7,10 +7,12 @@ from dataclasses import replace
 import jsonschema
 import numpy as np
 import pytest
+import supervision
 from detections import keyframe, without_nulls
 from run_tool import ROOT
 
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
+from stmixer_mm.apis.tracking import list_tubes
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.pictures import decode, encode
@@ -19,7 +21,6 @@ from stmixer_mm.structures import (
     Keyframe,
     Person,
     VideoDetections,
-    list_tubes,
     top_actions,
 )
 
@@ -200,3 +201,38 @@ def test_a_keyframe_is_drawn_enlarged_with_its_masks():
     inside = np.kron(DRAWN.any(axis=0), np.ones((11, 11))) > 0  # 360 / 32 is 11.25
     changed = changed[: inside.shape[0], : inside.shape[1]]
     assert 0.5 < changed.sum() / inside.sum() < 1.1
+
+
+@pytest.mark.parametrize('expected', [*TRACKED, *FOUND])
+def test_supervision_takes_keyframes_and_gives_them_back(expected):
+    clock = dict(time_s=expected.time_s, frame_index=expected.frame_index)
+    detections = expected.to_supervision()
+    assert Keyframe.from_supervision(detections, **clock) == expected
+    assert detections.data['class_name'].tolist() == [
+        person.actions[0].action if person.actions else ''
+        for person in expected.persons
+    ]
+
+
+def test_supervision_gets_masks():
+    np.testing.assert_array_equal(MASKED.to_supervision().mask, DRAWN)
+
+
+def test_boxes_and_ids_of_supervision_count():
+    """What its trackers and slices change."""
+    detections = TRACKED[0].to_supervision()[::-1]
+    detections.tracker_id, detections.xyxy[0] = np.array([0, 8]), (1, 1, 2, 2)
+    persons = Keyframe.from_supervision(detections).persons
+    assert [(person.id, person.bbox) for person in persons] == [
+        (0, (1, 1, 2, 2)),
+        (8, (1, 2, 3, 4)),
+    ]
+    assert [person.score for person in persons] == [0.7, 0.8]
+
+
+def test_persons_of_other_detectors_have_no_action():
+    detections = supervision.Detections(
+        xyxy=np.array([[1, 2, 3, 4]]), confidence=np.array([0.5], np.float32)
+    )
+    person = Person(bbox=(1, 2, 3, 4), score=0.5, actions=[])
+    assert Keyframe.from_supervision(detections).persons == [person]

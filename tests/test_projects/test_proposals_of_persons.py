@@ -4,8 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import supervision
 
-from stmixer_mm.projects.roi.proposals import KeyframeProposalDataset
+from stmixer_mm.projects.roi.proposals import (
+    KeyframeProposalDataset,
+    read_proposals,
+    write_proposals,
+)
 
 ROWS = 'a.mp4,2,0.1,0.2,0.3,0.4,1,0', 'b.mp4,1.5,0,0,1,1,2,0'
 PIPELINE = [
@@ -57,3 +62,18 @@ def test_proposals_follow_the_frames_to_the_sample(build):
     bboxes = first['data_samples'].proposals.bboxes
     np.testing.assert_allclose(bboxes, [[32 - 16, 0, 32 - 8, 24]])
     assert second['data_samples'].proposals.bboxes.shape == (0, 4)
+
+
+def test_persons_of_other_detectors_are_proposals(tmp_path):
+    """Boxes beyond the frame are cut."""
+    persons = supervision.Detections(
+        xyxy=np.array([[16.0, 12, 32, 48], [-8, 0, 64, 24]]),
+        confidence=np.array([0.9, 0.5]),
+    )
+    path = str(tmp_path / 'p.pkl')
+    none = supervision.Detections.empty()
+    write_proposals(path, {'a.mp4,0002': persons, 'a.mp4,0003': none}, size=(48, 64))
+    proposals = read_proposals(path, ['a.mp4,0002'])
+    rows = [[0.25, 0.25, 0.5, 1, 0.9], [0, 0, 1, 0.5, 0.5]]
+    np.testing.assert_allclose(proposals['a.mp4,0002'], rows, rtol=1e-6)
+    assert len(proposals['a.mp4,0003']) == 0

@@ -6,8 +6,9 @@ import cv2
 import pytest
 from run_tool import run_and_fail, run_tool
 
+from stmixer_mm.apis.tracking import list_tubes
 from stmixer_mm.projects.results.summary import add_up, summarize
-from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections, list_tubes
+from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections
 
 
 def detect(source, *keyframes, with_ids=True):

@@ -1,6 +1,7 @@
 from matplotlib.colors import to_hex
 
-from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections, list_tubes
+from stmixer_mm.apis.tracking import list_tubes
+from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections
 from stmixer_mm.visualization.timeline import plot_timeline
 
 

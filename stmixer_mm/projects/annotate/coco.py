@@ -20,7 +20,8 @@ from stmixer_mm.projects.annotate.records import (
     read_size,
     upright,
 )
-from stmixer_mm.structures import VideoDetections, result_format
+from stmixer_mm.registry import result_format
+from stmixer_mm.structures import VideoDetections
 
 _FROM_ONE = (
     'videos have 1 as their first frame; frames are counted from 0: subtract 1 from each '

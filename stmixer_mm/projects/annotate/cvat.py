@@ -28,7 +28,8 @@ from stmixer_mm.projects.annotate.records import (
     unique,
     upright,
 )
-from stmixer_mm.structures import VideoDetections, result_format
+from stmixer_mm.registry import result_format
+from stmixer_mm.structures import VideoDetections
 
 _CORNERS = 'xtl', 'ytl', 'xbr', 'ybr'
 _REMEDY = 'export "CVAT for video 1.1" of one task or job'

@@ -30,7 +30,8 @@ from stmixer_mm.projects.annotate.records import (
     unique,
     upright,
 )
-from stmixer_mm.structures import VideoDetections, result_format
+from stmixer_mm.registry import result_format
+from stmixer_mm.structures import VideoDetections
 
 _REMEDY = 'export "JSON" (not "JSON-MIN") of tasks with videos'
 BOX, ACTION, VIDEO = 'box', 'action', 'video'  # names of tags that are written

@@ -1,13 +1,25 @@
 """Who did what for how long, from the detections of videos."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.structures import VideoDetections
 from stmixer_mm.visualization.timeline import Clock
+
+
+class Stretch(NamedTuple):
+    """Successive keyframes at which a person does an action, in seconds."""
+
+    person: int
+    action: str
+    start_s: float
+    end_s: float
+    score: float  # the mean
 
 
 class PersonAction(NamedTuple):
@@ -31,31 +43,56 @@ class ActionTotal(NamedTuple):
     times: int
 
 
-def summarize(detections: VideoDetections) -> list[PersonAction]:
-    """A row for each person and action of a video, persons in the order of their tubes.
+def load_results(folder: str) -> dict[str, VideoDetections]:
+    """The results in a folder, by the names of their files without the suffix.
+
+    Raises:
+        UserError: there are none, or they have no ids.
+    """
+    files = sorted(Path(folder).glob('*.json'))
+    if not files:
+        raise UserError(
+            f'{folder} has no JSON file of detections; name the folder that stmixer '
+            'detect wrote.'
+        )
+    videos = {file.stem: VideoDetections.load(file) for file in files}
+    for file, detections in zip(files, videos.values(), strict=True):
+        if detections.tubes is None:
+            raise UserError(
+                f'{file} has no ids of persons; detect without --tracker none.'
+            )
+    return videos
+
+
+def list_stretches(detections: VideoDetections) -> Iterator[Stretch]:
+    """The stretches of each tube, by action.
 
     A keyframe stands for the time up to the next one.
     """
     clock = Clock(detections)
-    rows = []
     for tube in detections.tubes or ():
-        stretches = defaultdict(list)
-        for action in tube.actions:
+        for action in sorted(tube.actions, key=lambda action: action.action):
             start, length = clock.bar(action)
-            stretches[action.action].append((start, start + length))
-        for action, spans in sorted(stretches.items()):
-            rows.append(
-                PersonAction(
-                    video=detections.source,
-                    person=tube.id,
-                    action=action,
-                    first_s=min(start for start, _ in spans),
-                    last_s=max(end for _, end in spans),
-                    seconds=sum(end - start for start, end in spans),
-                    times=len(spans),
-                )
-            )
-    return rows
+            yield Stretch(tube.id, action.action, start, start + length, action.score)
+
+
+def summarize(detections: VideoDetections) -> list[PersonAction]:
+    """A row for each person and action of a video, persons in the order of their tubes."""
+    groups = defaultdict(list)
+    for stretch in list_stretches(detections):
+        groups[stretch.person, stretch.action].append(stretch)
+    return [
+        PersonAction(
+            video=detections.source,
+            person=person,
+            action=action,
+            first_s=min(stretch.start_s for stretch in stretches),
+            last_s=max(stretch.end_s for stretch in stretches),
+            seconds=sum(stretch.end_s - stretch.start_s for stretch in stretches),
+            times=len(stretches),
+        )
+        for (person, action), stretches in groups.items()
+    ]
 
 
 def add_up(rows: Iterable[PersonAction]) -> list[ActionTotal]:

@@ -1,6 +1,7 @@
 """Boxes of persons from a file, for two-stage detectors."""
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import write_atomically
 from stmixer_mm.plain_pickle import read_plain_pickle
 from stmixer_mm.registry import DATASETS
 
@@ -87,6 +89,29 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
             'the proposal file of this split.'
         )
     return proposals
+
+
+def write_proposals(path: str, detections: Mapping[str, Any], size: tuple[int, int]):
+    """Write the persons of another detector as a proposal file.
+
+    Args:
+        path: The pickle file.
+        detections: ``supervision.Detections`` of persons at each ``img_key``
+            ('video_id,timestamp').
+        size: (h, w) of the frames that their boxes are in.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    height, width = size
+    proposals = {}
+    for key, persons in detections.items():
+        scores = (
+            np.ones(len(persons)) if persons.confidence is None else persons.confidence
+        )
+        bboxes = np.clip(persons.xyxy / (width, height, width, height), 0, 1)
+        proposals[key] = np.column_stack([bboxes, scores]).astype(np.float32)
+    write_atomically(path, pickle.dumps(proposals))
 
 
 def _boxes(rows: Any) -> np.ndarray:
