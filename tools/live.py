@@ -27,6 +27,7 @@ from stmixer_mm.command_line import (
 from stmixer_mm.datasets.streams import input_files
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_no_input, check_writable_file
+from stmixer_mm.projects.live.alerts import AlertOptions, make_alerts
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
 from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
@@ -53,6 +54,7 @@ def main(
     model: ModelOptions,
     settings: Overrides,
     tiling: TileOptions,
+    alerting: AlertOptions,
 ) -> None:
     """
     Args:
@@ -77,6 +79,7 @@ def main(
         check_writable_file(json_lines, purpose=purpose, inputs=files)
     elif page is None:
         json_lines = '-'
+    alerts = make_alerts(**alerting)
     frames = LiveSource(source)
     with ExitStack() as stack:
         lines = json_lines
@@ -106,6 +109,10 @@ def main(
         live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
         if lines is not None:
             live.listeners.append(JsonLines(lines, score_thr))
+        told = dict(source=frames.name, score_thr=score_thr, log=log)
+        for listener in alerts(detector.classes, **told):
+            live.listeners.append(listener)
+            stack.callback(listener.close)
         if page is not None:
             with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
                 from stmixer_mm.projects.live.page import LivePage
