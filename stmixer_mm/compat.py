@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -375,55 +375,6 @@ def _leave_group() -> None:
     gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def prefers_onednn(inputs) -> bool:
-    """True if a matrix product is faster in oneDNN, which PyTorch does not check.
-
-    PyTorch hands float32 products on x86 to MKL, which on AMD's processors reaches
-    about half of oneDNN's speed (torch 2.13, MKL 2024.2, Zen 5). Can go when PyTorch
-    chooses by processor.
-    """
-    return (
-        inputs.device.type == 'cpu'
-        and inputs.dtype == torch.float32
-        and inputs.numel() > 0
-        and packs_linears()
-        and _has_amd_processor()
-    )
-
-
-def onednn_linear(inputs, weight, bias=None):
-    """``F.linear`` by the operator that ``torch.compile`` turns linear layers into.
-
-    Matrices that are contiguous neither by rows nor by columns are copied: for those
-    oneDNN has only its reference implementation.
-    """
-
-    def by_rows_or_columns(matrix):
-        is_supported = matrix.is_contiguous() or matrix.t().is_contiguous()
-        return matrix if is_supported else matrix.contiguous()
-
-    inputs, weight = by_rows_or_columns(inputs), by_rows_or_columns(weight)
-    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
-
-
-def packs_linears() -> bool:
-    """True if PyTorch has oneDNN for x86, which :func:`onednn_linear` needs."""
-    return torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
-
-
-def pack_linear(weight):
-    """The weight of a linear layer in oneDNN's own layout, for :func:`onednn_linear`."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight)
-
-
-@cache
-def _has_amd_processor() -> bool:
-    try:
-        return 'AuthenticAMD' in Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return False
 
 
 stand_in()

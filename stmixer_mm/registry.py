@@ -18,6 +18,20 @@ from stmixer_mm.errors import UserError, blame, choose
 TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 
 
+# Modules of projects with parts that were in the core: checkpoints and configs name these
+# without importing the project.
+_TUBELETS = 'stmixer_mm.projects.tubelets'
+_MOVED = dict.fromkeys(
+    ('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'), _TUBELETS
+)
+
+
+def import_moved(name: str) -> None:
+    """Import the project of a part that was in the core."""
+    if module := _MOVED.get(name.rpartition('.')[2]):
+        import_module(module)
+
+
 class _SharedRegistry(root.Registry):
     """A registry of scope ``stmixer_mm`` that registers with the hosts too."""
 
@@ -29,6 +43,10 @@ class _SharedRegistry(root.Registry):
         super()._register_module(module, module_name, force)
         for host in self._hosts:
             host._register_module(module, module_name, force)
+
+    def get(self, key: str) -> type | None:
+        import_moved(key)
+        return super().get(key)
 
     def build(self, cfg: dict | list, *args, **kwargs) -> object:
         """Build a part; a host's in its own scope, see :func:`_in_own_scope`."""

@@ -95,3 +95,17 @@ def test_a_newer_mmcv_is_admitted():
     environment = tool_environment()
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.stdout.endswith('2.3.6\n'), run.stderr
+
+
+def test_parts_that_moved_to_projects_are_found_by_their_names():
+    code = (
+        'from stmixer_mm.registry import MODELS, TASK_UTILS\n'
+        "print(MODELS.get('STMixerTubeletDecoder'), MODELS.get('STMixerTubeletHead'))\n"
+        "print(TASK_UTILS.get('stmixer_mm.TubeletCost'))\n"
+        'from stmixer_mm.apis.config import is_registered\n'
+        "assert is_registered('STMixerTubeletHead')"
+    )
+    command = [sys.executable, '-c', code]
+    environment = tool_environment()
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.stdout.count('projects.tubelets') == 3, run.stderr

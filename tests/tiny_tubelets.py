@@ -5,6 +5,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import MODELS_FOLDER, data_sample, tiny_decoder, tiny_detector, tiny_head
 
+import stmixer_mm.projects.tubelets  # noqa: F401
+
 SETTINGS = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
 DECODER = dict(type='STMixerTubeletDecoder')
 SOFTMAX = dict(  # one action of each person

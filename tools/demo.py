@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
+from stmixer_mm.apis.read import finds_tubelets
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import HEAD
 from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import input_files, open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_input, check_own, check_writable_file
-from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.registry import RESULT_SUFFIXES, result_writer
 

@@ -76,23 +76,25 @@ def main(
 
     detection['predictor'] = choose_predictor(**tiling)
     sources = list_sources(videos)
-    is_data_set = form in ('json', 'parquet')
+    check_form(form, with_ray=cluster['address'] is not None)
     if cluster['address'] is not None:
-        if not (form is None or is_data_set):
-            raise UserError(
-                f'--format {form} is not written with --ray; leave --ray out.'
-            )
         detect_with_ray(sources, build, out, form or 'json', **cluster, **detection)
         return
-    if is_data_set:
-        raise UserError(
-            f'--format {form} needs --ray, and that pyarrow and Ray: '
-            "pip install 'stmixer_mm[ray]'."
-        )
     if form is not None:
         import stmixer_mm.projects.annotate  # noqa: F401
     files = dict(draw=not no_video, table=shard[1] == 1, overwrite=overwrite, form=form)
     detect_videos(sources, build, out, shard=shard, **files, **detection)
+
+
+def check_form(form: Form | None, *, with_ray: bool) -> None:
+    is_data_set = form in ('json', 'parquet')
+    if with_ray and not (form is None or is_data_set):
+        raise UserError(f'--format {form} is not written with --ray; leave --ray out.')
+    if is_data_set and not with_ray:
+        raise UserError(
+            f'--format {form} needs --ray, and that pyarrow and Ray: '
+            "pip install 'stmixer_mm[ray]'."
+        )
 
 
 if __name__ == '__main__':

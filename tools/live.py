@@ -8,7 +8,7 @@ standard output.
 import sys
 from contextlib import ExitStack, redirect_stdout
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import stmixer_mm.projects.export
 import stmixer_mm.projects.streaming  # noqa: F401
@@ -34,6 +34,7 @@ from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.registry import Reuse
 
 from mmengine.logging import MMLogger
+from torch import nn
 
 LOG_EVERY_S = 10.0
 
@@ -74,58 +75,81 @@ def main(
             model can; always, or it is an error; never.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
-    if json_lines not in (None, '-'):
+    alerts = make_alerts(**alerting)
+    if json_lines is None and page is None:
+        json_lines = '-'
+    has_file = json_lines not in (None, '-')
+    if has_file:
         purpose, files = '--json-lines', input_files(source)
         check_writable_file(json_lines, purpose=purpose, inputs=files)
-    elif page is None:
-        json_lines = '-'
-    alerts = make_alerts(**alerting)
     frames = LiveSource(source)
     with ExitStack() as stack:
-        lines = json_lines
-        if lines == '-':  # and nothing else is printed there
-            lines = sys.stdout
-            stack.enter_context(redirect_stdout(sys.stderr))
-            for handler in MMLogger.get_current_instance().handlers:
-                if getattr(handler, 'stream', None) is lines:
-                    handler.setStream(sys.stderr)
-        options = dict(predictor=choose_predictor(**tiling))
+        lines = take_stdout(stack) if json_lines == '-' else json_lines
+        predictor = choose_predictor(**tiling)
         inferencer = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
         )
-        if json_lines not in (None, '-'):
+        if has_file:
             check_no_input([lines], inferencer.input_files, purpose='--json-lines')
-        detector = inferencer.model
-        memory = getattr(detector, 'memory', None)
-        if page is not None and not getattr(memory, 'past_only', True):
-            raise UserError(
-                f'--page shows no picture for as long as the {memory.window_s:g} s that '
-                'the memory waits for; set model.memory.past_only=True by --cfg-options.'
-            )
-        loader = ClipLoader(detector.cfg)
-        options |= dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
-        options |= dict(reuse=reuse, tracker=build_tracker(DEFAULT_TRACKER))
-        detect = partial(detect_clips, detector, loader, **options)
+        detector, loader = inferencer.model, ClipLoader(inferencer.model.cfg)
+        detect = partial(
+            detect_clips,
+            detector,
+            loader,
+            predictor=predictor,
+            score_thr=min(score_thr, LEAST_SCORE),
+            nms_thr=nms_thr,
+            reuse=reuse,
+            tracker=build_tracker(DEFAULT_TRACKER),
+        )
         live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
         if lines is not None:
             live.listeners.append(JsonLines(lines, score_thr))
+        if page is not None:
+            check_memory(detector)
+            server = stack.enter_context(open_page(live, host, page, score_thr))
+            log(f'page: {server.url}')
         told = dict(source=frames.name, score_thr=score_thr, log=log)
         for listener in alerts(detector.classes, **told):
             live.listeners.append(listener)
             stack.callback(listener.close)
-        if page is not None:
-            with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
-                from stmixer_mm.projects.live.page import LivePage
-            pictures = LivePictures(score_thr)
-            server = stack.enter_context(LivePage(pictures, live, host, page))
-            log(f'page: {server.url}')
-        try:
-            live.start()
-            while not live.wait(LOG_EVERY_S):
-                log_figures(live)
-        finally:
-            live.stop()
+        watch(live)
+
+
+def take_stdout(stack: ExitStack) -> TextIO:
+    """Standard output, to which nothing else is printed until the stack ends."""
+    stdout = sys.stdout
+    stack.enter_context(redirect_stdout(sys.stderr))
+    for handler in MMLogger.get_current_instance().handlers:
+        if getattr(handler, 'stream', None) is stdout:
+            handler.setStream(sys.stderr)
+    return stdout
+
+
+def check_memory(detector: nn.Module) -> None:
+    memory = getattr(detector, 'memory', None)
+    if not getattr(memory, 'past_only', True):
+        raise UserError(
+            f'--page shows no picture for as long as the {memory.window_s:g} s that '
+            'the memory waits for; set model.memory.past_only=True by --cfg-options.'
+        )
+
+
+def open_page(live: LiveDetection, host: str, port: int, score_thr: float):
+    with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
+        from stmixer_mm.projects.live.page import LivePage
+    return LivePage(LivePictures(score_thr), live, host, port)
+
+
+def watch(live: LiveDetection) -> None:
+    """Detect until the source ends or the user does."""
+    try:
+        live.start()
+        while not live.wait(LOG_EVERY_S):
             log_figures(live)
+    finally:
+        live.stop()
+        log_figures(live)
 
 
 def log(message: str) -> None:

@@ -3,6 +3,9 @@ _base_ = [
     './stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb.py',
     '../_base_/models/tubelets.py',
 ]
+custom_imports = dict(
+    imports=[*_base_.custom_imports.imports, 'stmixer_mm.projects.tubelets']
+)
 
 model = dict(
     decoder=dict(_base_.tubelet_decoder, num_queries=12),

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/tubelets.py',
     '../_base_/datasets/tubelets_rgb_32x1x1.py',
 ]
+custom_imports = dict(imports=['stmixer_mm.projects.tubelets'])
 
 model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
 train_pipeline = _base_.train_clips.pipeline

@@ -4,7 +4,9 @@ _base_ = [
     '../_base_/schedules/adamw_few_epochs.py',
     '../_base_/default_runtime.py',
 ]
-custom_imports = dict(imports=['stmixer_mm.projects.denoising'])
+custom_imports = dict(
+    imports=['stmixer_mm.projects.tubelets', 'stmixer_mm.projects.denoising']
+)
 
 model = dict(
     # What arms do shows in time alone; the finest maps show arms.

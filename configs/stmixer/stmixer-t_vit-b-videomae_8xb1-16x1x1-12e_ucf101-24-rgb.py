@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/schedules/adamw_vit_12e.py',
     '../_base_/default_runtime.py',
 ]
+custom_imports = dict(imports=['stmixer_mm.projects.tubelets'])
 
 model = dict(
     decoder=_base_.tubelet_decoder, head=dict(num_classes=25, **_base_.tubelet_head)

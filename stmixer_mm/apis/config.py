@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir, package_folder
-from stmixer_mm.registry import is_timm
+from stmixer_mm.registry import import_moved, is_timm
 
 SPLITS = ('train', 'val', 'test')
 _STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -322,6 +322,7 @@ def is_registered(name: object) -> bool:
         return False
     if is_timm(name):
         return ':' not in name  # which would fetch from elsewhere
+    import_moved(name)
     scope, dot, plain = name.rpartition('.')
     for root_registry in _REGISTRIES:
         for child in (root_registry, *root_registry.children.values()):

@@ -21,7 +21,7 @@ from stmixer_mm.apis.config import (
 )
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.predict import Predictor, predict
-from stmixer_mm.apis.read import read_keyframes, read_tubelets
+from stmixer_mm.apis.read import finds_tubelets, read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.clips import Clip
@@ -30,7 +30,6 @@ from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, printable
-from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.registry import MODEL_FILES, MODELS, Reuse
 from stmixer_mm.structures import Keyframe
 

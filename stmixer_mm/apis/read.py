@@ -14,9 +14,15 @@ from stmixer_mm.datasets.clips import Clip
 from stmixer_mm.datasets.frames import clip_indices
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
-from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.pictures import Mask, encode
-from stmixer_mm.structures import Action, Keyframe, Person, top_actions
+from stmixer_mm.structures import (
+    PRESENCE,
+    Action,
+    Keyframe,
+    Person,
+    TubeletStageOutput,
+    top_actions,
+)
 
 Predictions = Iterable[tuple[Clip, InstanceData]]
 
@@ -136,3 +142,9 @@ def _encode(masks: Tensor, size: tuple[int, int]) -> list[Mask]:
 
 def _as_array(values: object) -> np.ndarray:
     return torch.as_tensor(values).cpu().numpy()
+
+
+def finds_tubelets(model: nn.Module) -> bool:
+    """True for a model that finds the boxes of persons in all frames of a clip."""
+    head = getattr(model, 'head', None)
+    return getattr(head, 'output_type', None) is TubeletStageOutput

@@ -11,8 +11,9 @@ from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stmixer_mm.compat import multiplies_bfloat16, packs_linears
+from stmixer_mm.compat import multiplies_bfloat16
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
+from stmixer_mm.models.precision import packs_linears
 
 # No subclasses: they may compute with other weights than those stored.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, wrappers.Conv2d, wrappers.Conv3d)

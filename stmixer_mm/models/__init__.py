@@ -12,10 +12,8 @@ from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import LearnedBoxes, WholeFrameBoxes
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
-from stmixer_mm.models.decoder.tubelet_decoder import STMixerTubeletDecoder
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
-from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
 from stmixer_mm.models.necks.bifpn3d import BiFPN3D
 from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck

@@ -1,7 +1,7 @@
 """Values that are not finite, told by their samples."""
 
 from collections.abc import Mapping, Sequence
-from itertools import compress
+from itertools import chain, compress
 
 import torch
 from mmaction.structures import ActionDataSample
@@ -34,6 +34,20 @@ def check_stages(
         fields = stage._asdict().items()
         named = {f'{name} of stage {number}': value for name, value in fields}
         check_finite(named, data_samples)
+
+
+def check_losses(
+    stages: Sequence[StageOutput],
+    data_samples: Sequence[ActionDataSample],
+    terms: Mapping[str, Tensor],
+) -> None:
+    """Raise ``UserError`` for what is not finite; the host waits for the device once."""
+    values = [value.detach().flatten() for value in (*chain(*stages), *terms.values())]
+    if torch.cat(values).isfinite().all():
+        return
+    check_stages(stages, data_samples)
+    size = len(data_samples), 1
+    check_finite({k: value.expand(size) for k, value in terms.items()}, data_samples)
 
 
 def sample_name(sample: ActionDataSample) -> str:

@@ -9,9 +9,8 @@ from mmengine.dist import master_only
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import VISUALIZERS
-from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN, top_actions
+from stmixer_mm.structures import ABSENT, PRESENCE, PRESENT, UNKNOWN, top_actions
 from stmixer_mm.visualization.draw import (
     Color,
     draw_detections,

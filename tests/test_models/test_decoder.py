@@ -5,6 +5,7 @@ import torch
 from kept_bytes import bytes_kept_for_backward
 from tiny import tiny_decoder, whole_frames
 
+import stmixer_mm.projects.tubelets  # noqa: F401
 from stmixer_mm.apis.config import check_part
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import STMixerDecoder

@@ -47,7 +47,7 @@ def test_literal_matching():
 def test_literal_losses():
     output = stage_output([[0.0, 0.0], [0.0, 0.0]], [(0, 0, 48, 32), (90, 60, 92, 62)])
     truth = data_sample([(0, 0, 96, 64)], [(1,)])
-    losses = make_head().loss([output], [truth])
+    losses = make_head().loss([output], [truth])[0]
     log2 = torch.tensor(2.0).log()
     torch.testing.assert_close(losses['loss_person'], 2 * log2)
     torch.testing.assert_close(losses['loss_bbox'], torch.tensor(2 * (0.5 + 0.5)))
@@ -137,7 +137,7 @@ def test_sigmoid_person_loss_is_the_hosts_on_margins():
     expected = MODELS.build(FOCAL)(
         logits[:, :1] - logits[:, 1:], targets.persons, avg_factor=2
     )
-    ours = head.loss([output], [two_persons()])['loss_person']
+    ours = head.loss([output], [two_persons()])[0]['loss_person']
     torch.testing.assert_close(ours, expected)
 
 
@@ -159,7 +159,7 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
         reduction_override='none',
     )
     assert pair_losses.shape == (2, 3)
-    ours = head.loss([output], [two_persons()])['loss_action']
+    ours = head.loss([output], [two_persons()])[0]['loss_action']
     torch.testing.assert_close(ours, pair_losses.sum() / 2)
 
 
@@ -172,7 +172,7 @@ def test_losses_of_twice_the_actions_are_twice_as_high(name):
     """A loss that sums over the actions is refused: it would be A times too high."""
     loss = dict(type=f'mmdet.{name}Loss', use_sigmoid=True)
     if name == 'QualityFocal':
-        with pytest.raises(UserError, match='not a mean over the actions'):
+        with pytest.raises(UserError, match='a sum over the actions'):
             make_head(loss_action=loss)
         return
     output, terms = random_output(), []
@@ -184,7 +184,7 @@ def test_losses_of_twice_the_actions_are_twice_as_high(name):
         truth.gt_instances.labels = torch.cat([labels[:, :1], actions], dim=1)
         logits = output.action_logits.repeat(1, 1, times)
         stages = [output._replace(action_logits=logits)]
-        terms.append(head.loss(stages, [truth])['loss_action'].item())
+        terms.append(head.loss(stages, [truth])[0]['loss_action'].item())
     assert terms[1] == pytest.approx(2 * terms[0], rel=1e-3)
     assert terms[0] > 0
 
@@ -216,7 +216,7 @@ def test_one_person_to_many_queries():
         torch.tensor([PERSON, PERSON, BACKGROUND]),
         weight=torch.tensor([1, 0.1]),
     )
-    loss = head.loss([output], [truth])['loss_person']
+    loss = head.loss([output], [truth])[0]['loss_person']
     torch.testing.assert_close(loss, 2 * expected)
 
 
@@ -226,7 +226,7 @@ def test_without_persons_losses_are_finite_with_a_gradient(loss, assigner):
     settings = dict(loss_person=loss, assigner=assigner)
     head = make_head(**{k: v for k, v in settings.items() if v is not None})
     output = random_output()
-    losses = head.loss([output], [data_sample()])
+    losses = head.loss([output], [data_sample()])[0]
     sum(losses.values()).backward()
     assert all(values.grad.isfinite().all() for values in output)
     person = losses.pop('loss_person')
@@ -238,13 +238,13 @@ def test_a_batch_adds_up_to_its_clips():
     head = make_head(loss_person=FOCAL)
     first, second = random_output(), stage_output([SURE, UNSURE], TWO)
     alone = [
-        head.loss([StageOutput(*(v[:, :2] for v in output))], [truth])['loss_person']
+        head.loss([StageOutput(*(v[:, :2] for v in output))], [truth])[0]['loss_person']
         for output, truth in ((first, two_persons()), (second, data_sample()))
     ]
     joined = StageOutput(
         *(torch.cat((a[:, :2], b)) for a, b in zip(first, second, strict=True))
     )
-    together = head.loss([joined], [two_persons(), data_sample()])['loss_person']
+    together = head.loss([joined], [two_persons(), data_sample()])[0]['loss_person']
     torch.testing.assert_close(together, (2 * alone[0] + alone[1]) / 2)
 
 
@@ -253,7 +253,7 @@ def test_persons_that_are_known_need_no_matching():
     head, output = make_head(), random_output()
     persons = torch.tensor([[2, 1, -1, 2, 1, -1]])
     groups = [('dn.', 6)]
-    losses, _ = head.loss_and_match([output] * 2, [two_persons()], persons, groups)
+    losses, _ = head.loss([output] * 2, [two_persons()], persons, groups)
     terms = ['loss_person', 'loss_bbox', 'loss_iou', 'loss_action']
     assert sorted(losses) == sorted(
         prefix + term for prefix in ('d0.dn.', 'dn.') for term in terms
@@ -299,7 +299,7 @@ def test_a_person_without_an_action_is_background_of_a_softmax():
     boxes = [(0, 0, 48, 32), (90, 60, 92, 62)]
     output = stage_output([SURE, UNSURE], boxes, [[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
     without = data_sample([boxes[0]], [()])
-    losses = head.loss([output], [without])
+    losses = head.loss([output], [without])[0]
     logits = torch.tensor([[0, 0.0, 1, 2], [0, 3.0, 0, 0]])
     expected = torch.nn.functional.cross_entropy(logits, torch.zeros(2).long())
     torch.testing.assert_close(losses['loss_action'], expected)

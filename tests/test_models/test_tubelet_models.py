@@ -24,7 +24,7 @@ from torch import nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
-from stmixer_mm.models.heads.tubelet_head import at_clip_frames
+from stmixer_mm.projects.tubelets.tubelet_head import at_clip_frames
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import StageOutput, TubeletStageOutput
 
@@ -105,7 +105,7 @@ def test_a_clip_of_one_frame_costs_what_a_keyframe_does(settings):
     output = random_output(frames=1)
     tubes = tube_sample((1,), (1,), clip_len=1, actions=((1,), (2,)))
     keyframe = data_sample(tubes.gt_instances.bboxes[:, 0].tolist(), [(1,), (2,)])
-    ours = make_head(**settings).loss([output], [tubes])
+    ours = make_head(**settings).loss([output], [tubes])[0]
     expected = MODELS.build(tiny_head(**settings)).loss(
         [
             StageOutput(
@@ -115,7 +115,7 @@ def test_a_clip_of_one_frame_costs_what_a_keyframe_does(settings):
             )
         ],
         [keyframe],
-    )
+    )[0]
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value)
@@ -178,7 +178,7 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     assert len(targets.bboxes) == 3
     assert targets.action_rows.tolist() == ([*range(5)] if settings else pairs)
 
-    sum(head.loss([output], [sample]).values()).backward()
+    sum(head.loss([output], [sample])[0].values()).backward()
     reached = output.person_logits.grad[0].abs().sum(dim=-1) > 0
     assert torch.equal(reached, labels >= 0)
     assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, boxed)
@@ -191,8 +191,10 @@ def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
     head, output = make_head(**settings), random_output()
     logits = output.action_logits.unsqueeze(2).expand(-1, -1, 4, -1)
     make = partial(tube_sample, ALWAYS, ALWAYS, actions=((1,), (2,)))
-    ours = head.loss([output._replace(action_logits=logits)], [in_each_frame(make())])
-    for name, value in head.loss([output], [make()]).items():
+    ours = head.loss([output._replace(action_logits=logits)], [in_each_frame(make())])[
+        0
+    ]
+    for name, value in head.loss([output], [make()])[0].items():
         torch.testing.assert_close(ours[name], value)
     in_frames = output._replace(action_logits=logits)
     predictions = predict(in_frames, score_thr=0.0, **settings)
@@ -204,9 +206,9 @@ def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
 def test_boxes_where_there_is_none_may_be_anything():
     sample = tube_sample(LEAVES, SPARSE)
     output = random_output()
-    expected = make_head().loss([output], [sample])
+    expected = make_head().loss([output], [sample])[0]
     sample.gt_instances.bboxes[sample.gt_instances.states != 1] = torch.nan
-    for name, value in make_head().loss([output], [sample]).items():
+    for name, value in make_head().loss([output], [sample])[0].items():
         torch.testing.assert_close(value, expected[name])
 
 

@@ -81,7 +81,7 @@ def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at)
     # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
     head = MODELS.build(tiny_head())
-    _, persons = head.loss_and_match([output], [truth], torch.tensor([[1, 0]]))
+    _, persons = head.loss([output], [truth], torch.tensor([[1, 0]]))
     assert persons.tolist() == [[2, 3, 1, 0]]
 
 

@@ -1,5 +1,6 @@
 # What makes an STMixer of keyframes one of tubelets, for any backbone and neck:
 #   _base_ = ['stmixer_….py', 'tubelets.py']
+#   custom_imports = dict(imports=['stmixer_mm.projects.tubelets'])
 #   model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
 # The design is ours, made from the abstract of STMixer-T.
 tubelet_decoder = dict(type='STMixerTubeletDecoder', num_queries=25)

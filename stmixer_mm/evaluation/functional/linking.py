@@ -15,7 +15,7 @@ import numpy as np
 from stmixer_mm.errors import blame, choose
 from stmixer_mm.evaluation.functional.matching import aligned_iou, first_of_runs, take
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
-from stmixer_mm.models.heads.tubelet_head import PRESENCE
+from stmixer_mm.structures import PRESENCE
 
 PUBLISHED = 'stmixer_mm.projects.published'
 

@@ -29,7 +29,7 @@ class ExtraQueries(NamedTuple):
     blocked: Tensor  # Row must not attend to column: (D, D) or (B, D, D) bool.
     hidden: Tensor  # No query from elsewhere attends to it: (D,) or (B, D) bool.
     # In training, the persons that they stand for, see
-    # :meth:`.SetCriterion.loss_and_match`; on the host, or the host waits for them.
+    # :meth:`.SetCriterion.loss`; on the host, or the host waits for them.
     persons: Tensor | None = None
     # Of the names of their losses; without one they share those of the decoder's own.
     prefix: str = ''

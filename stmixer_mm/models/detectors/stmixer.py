@@ -91,7 +91,6 @@ class STMixer(ClipDetector):
 
     def loss(self, inputs: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Weighted loss terms, means over the micro-batches; their sum trains."""
-        self.head.check_truth(data_samples)
         batches = [Batch.of(self.extract_feat(inputs), inputs, data_samples)]
         for part in self.parts:
             # Taken one by one: a part may need what the one before leaves.
@@ -115,7 +114,7 @@ class STMixer(ClipDetector):
         apart = [(prefix, size) for prefix, size in sizes if prefix]
         count = outputs.boxes_xyzr.size(1) - sum(size for _, size in apart)
         persons = [extra.persons.cpu() for extra in extras]
-        terms, persons = self.head.loss_and_match(
+        terms, persons = self.head.loss(
             outputs.stages,
             batch.data_samples,
             torch.cat(persons, dim=1) if persons else None,

@@ -5,7 +5,7 @@ value for each of the K frames.
 """
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import move_together
-from stmixer_mm.models.finite import check_finite, check_stages, sample_name
+from stmixer_mm.models.finite import check_losses, sample_name
 from stmixer_mm.models.heads.matching import (
     Samples,
     Stages,
@@ -91,12 +91,7 @@ class SetCriterion(BaseModule):
                     'head has single_label=True; correct one of the two.'
                 )
 
-    def loss(self, stages: Stages, data_samples: Samples) -> dict[str, Tensor]:
-        """The terms of :meth:`loss_and_match`, of ground truth that is checked first."""
-        self.check_truth(data_samples)
-        return self.loss_and_match(stages, data_samples)[0]
-
-    def loss_and_match(
+    def loss(
         self,
         stages: Stages,
         data_samples: Samples,
@@ -119,7 +114,12 @@ class SetCriterion(BaseModule):
         Returns:
             The weighted terms, and the persons of the queries of the last stage,
             (B, Q), as ``known_persons``.
+
+        Raises:
+            UserError: the truth is of another kind than the head's, or something is not
+                finite.
         """
+        self.check_truth(data_samples)
         clip_len = data_samples[0].metainfo.get('clip_len')
         stages = [self.read(stage, clip_len) for stage in stages]
         prefixes, sizes = zip(*groups or [('', stages[-1].bboxes.size(1))], strict=True)
@@ -135,8 +135,8 @@ class SetCriterion(BaseModule):
         terms = {}
         for number, name in enumerate(names):
             stage = stages[number % len(stages)]
-            of_stage = self.compare(stage, targets[number], totals[number])
-            terms |= {name + term: value for term, value in of_stage.items()}
+            stage_terms = self.compare(stage, targets[number], totals[number])
+            terms |= {name + term: value for term, value in stage_terms.items()}
         check_losses(stages, data_samples, terms)
         return terms, persons
 
@@ -153,9 +153,8 @@ class SetCriterion(BaseModule):
         The host waits for the device once, and sends it all targets in one copy.
 
         Returns:
-            The targets, what their losses are divided by (n, 3): weights of persons,
-            boxes, weights of actions; and the persons of the last stage, see
-            :meth:`loss_and_match`.
+            The targets, what their losses are divided by (n, 3), see :meth:`count`, and
+            the persons of the last stage.
         """
         if known_persons is None:
             known_persons = torch.zeros(len(data_samples), 0, dtype=torch.long)
@@ -163,24 +162,20 @@ class SetCriterion(BaseModule):
             stages, data_samples, known_persons.numpy(), sizes[0], self.assigner
         )
         groups = np.repeat(np.arange(len(sizes)), sizes)
-        targets = []
-        for group in range(len(sizes)):
-            for stage_persons in persons:
-                group_persons = np.where(groups == group, stage_persons, -1)
-                targets.append(make_targets(group_persons, truth, self.single_label))
-        totals = np.array([self.count(target) for target in targets], np.float32)
-        device = stages[0].bboxes.device
-        values = map(torch.from_numpy, (*chain(*targets), totals))
-        *values, totals = move_together([*values], device)
-        size = len(Targets._fields)
         targets = [
-            Targets(*values[first : first + size])
-            for first in range(0, len(values), size)
+            make_targets(np.where(groups == group, rows, -1), truth, self.single_label)
+            for group in range(len(sizes))
+            for rows in persons
         ]
+        totals = np.array([self.count(target) for target in targets], np.float32)
+        values = map(torch.from_numpy, (*chain(*targets), totals))
+        *values, totals = move_together([*values], stages[0].bboxes.device)
+        values = iter(values)
+        targets = [Targets(*islice(values, len(Targets._fields))) for _ in targets]
         return targets, totals, torch.from_numpy(persons[-1])
 
     def count(self, targets: Targets) -> tuple[float, float, float]:
-        """Divisors of the losses of targets on the host, see :meth:`match`."""
+        """Divisors of losses: weights of persons, boxes, weights of actions."""
         num_boxes = len(targets.bboxes)
         persons, actions = num_boxes, len(targets.actions)
         if not uses_sigmoid(self.loss_person):
@@ -253,37 +248,17 @@ def sum_weights(loss: nn.Module, labels: np.ndarray) -> float:
 
 def check_action_loss(loss: nn.Module, single_label: bool) -> None:
     """Refuse losses that would train something else unnoticed."""
-    name = f'loss_action={type(loss).__name__}'
-    sigmoid = getattr(loss, 'use_sigmoid', not single_label)
-    if sigmoid == single_label:
+    if getattr(loss, 'use_sigmoid', None) is not (not single_label):
         raise UserError(
-            f'loss_action has use_sigmoid={sigmoid} but the head has single_label='
-            f'{sigmoid}; a sigmoid is for several actions, a softmax for one.'
-        )
-    of_mmdet = type(loss) in vars(losses).values()
-    of_logits = hasattr(loss, 'use_sigmoid') and not getattr(loss, 'activated', False)
-    if sigmoid and of_mmdet and not of_logits:
-        raise UserError(
-            f'{name} does not compare logits with labels; take a loss of logits, such '
-            'as mmdet.FocalLoss.'
+            f'loss_action={type(loss).__name__} does not go with single_label='
+            f'{single_label}; take one of logits with use_sigmoid={not single_label}, such '
+            'as mmdet.CrossEntropyLoss.'
         )
     if isinstance(loss, losses.QualityFocalLoss):
         raise UserError(
-            f'{name} is not a mean over the actions, so that their number would '
-            'multiply it once more; take a mean, such as mmdet.FocalLoss.'
+            'loss_action=QualityFocalLoss is a sum over the actions, which their number '
+            'would multiply once more; take a mean, such as mmdet.FocalLoss.'
         )
-
-
-def check_losses(
-    stages: Stages, data_samples: Samples, terms: dict[str, Tensor]
-) -> None:
-    """Raise ``UserError`` for what is not finite; the host waits for the device once."""
-    values = [value.detach().flatten() for value in (*chain(*stages), *terms.values())]
-    if torch.cat(values).isfinite().all():
-        return
-    check_stages(stages, data_samples)
-    size = len(data_samples), 1
-    check_finite({k: value.expand(size) for k, value in terms.items()}, data_samples)
 
 
 def in_float32(stage: StageOutput) -> StageOutput:

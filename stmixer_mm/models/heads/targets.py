@@ -1,13 +1,14 @@
 """The truth of a batch, and the targets that it sets for queries, all on the host.
 
-Shapes: B clips, Q queries, A actions, k persons of a clip, n rows; [K]: of tubelets
+Shapes: B clips, Q queries, A actions, N persons of all clips, n rows; [K]: of tubelets
 there is a value for each of the K frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from mmaction.structures import ActionDataSample
 
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
@@ -15,50 +16,41 @@ PERSON, BACKGROUND = 0, 1  # columns of the person logits
 
 
 class Truth(NamedTuple):
-    """Rows of a batch: for each clip nobody, its persons, and the unknown person."""
+    """The N persons, in the order of the clips; then nobody of each clip; the unknown."""
 
-    firsts: np.ndarray  # (B, 1): rows of nobody
-    sizes: np.ndarray  # (B, 1): k + 2
-    bboxes: np.ndarray  # (rows, [K], 4): pixel xyxy
-    actions: np.ndarray  # (rows, A), or in each frame (rows, K, A): multi-hot
-    states: np.ndarray  # (rows, [K])
-    scales: np.ndarray  # (rows, 4): w, h, w, h of the clip's frames without padding
+    firsts: np.ndarray  # (B, 1): rows of the first persons
+    bboxes: np.ndarray  # (N + B + 1, [K], 4): pixel xyxy
+    actions: np.ndarray  # (N + B + 1, A), or in each frame (·, K, A): multi-hot
+    states: np.ndarray  # (N + B + 1, [K])
+    scales: np.ndarray  # (B, 4): w, h, w, h of the clip's frames without padding
 
     @classmethod
     def of(
-        cls,
-        clips: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        img_shapes: Sequence[tuple[int, int]],
+        cls, fields: Mapping[str, np.ndarray], data_samples: Sequence[ActionDataSample]
     ) -> 'Truth':
-        """The truth of the boxes, labels and states of clips."""
-        sizes = np.array([[len(states) + 2] for *_, states in clips])
-        bboxes, labels, states = zip(*clips, strict=True)
-        scales = [(w, h, w, h) for h, w in img_shapes]
+        """The truth of the persons' bboxes and labels, and maybe their states."""
+        bboxes, labels = fields['bboxes'], fields['labels']
+        states = fields.get('states', np.full(len(bboxes), PRESENT))
+        counts = [len(sample.gt_instances.bboxes) for sample in data_samples]
+        ends = np.cumsum(counts)
+        # Nobody is absent, but unknown in frames where no person's state is known.
+        is_known = [
+            (clip != UNKNOWN).any(axis=0) | (len(clip) == 0)
+            for clip in np.split(states, ends[:-1])
+        ]
+        nobody = np.where(is_known, ABSENT, UNKNOWN)
+        shapes = [sample.metainfo['img_shape'] for sample in data_samples]
         return cls(
-            firsts=sizes.cumsum(axis=0) - sizes,
-            sizes=sizes,
-            bboxes=np.concatenate([add_ends(rows) for rows in bboxes]),
-            actions=np.concatenate([add_ends(rows[..., 1:]) for rows in labels]),
-            states=np.concatenate([add_end_states(rows) for rows in states]),
-            scales=np.repeat(scales, sizes[:, 0], axis=0).astype(np.float32),
+            firsts=(ends - counts)[:, None],
+            bboxes=pad_rows(bboxes, len(counts) + 1),
+            actions=pad_rows(labels[..., 1:], len(counts) + 1),
+            states=np.concatenate([states, nobody, np.full_like(nobody[:1], UNKNOWN)]),
+            scales=np.array([(w, h, w, h) for h, w in shapes], np.float32),
         )
 
 
-def add_ends(rows: np.ndarray) -> np.ndarray:
-    return np.pad(rows, ((1, 1), *[(0, 0)] * (rows.ndim - 1)))
-
-
-def add_end_states(states: np.ndarray) -> np.ndarray:
-    """States (k, [K]) between those of nobody and of the unknown.
-
-    Nobody is absent, but unknown in frames where no person's state is known.
-    """
-    states = np.pad(
-        states, ((1, 1), *[(0, 0)] * (states.ndim - 1)), constant_values=UNKNOWN
-    )
-    is_known = (states != UNKNOWN).any(axis=0) | (len(states) == 2)
-    states[0] = np.where(is_known, ABSENT, UNKNOWN)
-    return states
+def pad_rows(values: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(values, [(0, count), *[(0, 0)] * (values.ndim - 1)])
 
 
 class Targets(NamedTuple):
@@ -77,31 +69,30 @@ def make_targets(persons: np.ndarray, truth: Truth, single_label: bool) -> Targe
     """Truth for queries that stand for persons.
 
     Args:
-        persons: (B, Q), see :meth:`.SetCriterion.loss_and_match`.
+        persons: (B, Q), see :meth:`.SetCriterion.loss`.
         truth: That of the B clips.
         single_label: Actions are class numbers, of all queries that count.
     """
-    rows = (truth.firsts + persons % truth.sizes).ravel()  # -1 is the last of a clip
-    states = truth.states[rows]
+    nobody = np.arange(-len(persons) - 1, -1)[:, None]
+    rows = np.where(persons > 0, truth.firsts + persons - 1, nobody)
+    rows[persons < 0] = -1
+    states, actions = truth.states[rows], truth.actions[rows]
     is_known, has_box = states != UNKNOWN, states == PRESENT
-    in_frames = truth.actions.ndim == 3
-    has_person = has_box if in_frames else persons.ravel() > 0
-    actions, has_actions = truth.actions[rows], has_person
+    has_person = has_box if actions.ndim == 4 else persons > 0
+    has_actions = has_person
     if single_label:
         numbers = actions.argmax(axis=-1) + 1
         actions = np.where(has_person & actions.any(axis=-1), numbers, 0)
         has_actions = is_known
         if states.ndim > actions.ndim:
             has_actions = is_known.any(axis=-1)
-    box_scale = truth.scales[rows]
-    if states.ndim == 2:
-        box_scale = box_scale[:, None].repeat(states.shape[1], axis=1)
+    clips = has_box.nonzero()[0]
     return Targets(
-        person_rows=is_known.ravel().nonzero()[0],
+        person_rows=np.flatnonzero(is_known),
         persons=np.where(has_box, PERSON, BACKGROUND)[is_known],
-        box_rows=has_box.ravel().nonzero()[0],
+        box_rows=np.flatnonzero(has_box),
         bboxes=truth.bboxes[rows][has_box],
-        box_scale=box_scale[has_box],
-        action_rows=has_actions.ravel().nonzero()[0],
+        box_scale=truth.scales[clips],
+        action_rows=np.flatnonzero(has_actions),
         actions=actions[has_actions],
     )

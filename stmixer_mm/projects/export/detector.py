@@ -10,11 +10,11 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from stmixer_mm.apis.read import finds_tubelets
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.heads.stmixer_head import Detections
-from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.models.parts import Samples
 from stmixer_mm.projects.export.formats import load
 from stmixer_mm.projects.export.graphs import check_shapes

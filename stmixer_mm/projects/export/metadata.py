@@ -8,9 +8,9 @@ from typing import Any
 
 import stmixer_mm
 from stmixer_mm.apis.inferencer import ActionDetInferencer
+from stmixer_mm.apis.read import finds_tubelets
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
-from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.export.tensors import Outputs
 from stmixer_mm.projects.export.traced import Traced
 

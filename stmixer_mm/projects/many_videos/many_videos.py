@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,28 +94,19 @@ def detect_videos(
     share = dict(list(files.items())[shard[0] :: shard[1]])
     inferencer, problems = build(), {}
     digest = inferencer.digest(**options)
-
-    def read_digest(file: Path, source: str) -> str | None:
-        detections = read_finished(file, source)
-        needed_files = _outputs(file, ('.mp4',) if draw else (), form)
-        if detections is None or not all(map(os.path.exists, needed_files)):
-            return None
-        return detections.made_with or 'by an earlier version'
-
+    read_digest = partial(_read_digest, suffixes=('.mp4',) if draw else (), form=form)
     todo = choose_unfinished(share, read_digest, digest, overwrite=overwrite)
     for source, file in tqdm(todo.items(), unit='video'):
-        if draw:
-            options['vis_file'] = file.with_suffix('.mp4')
         version = source_version(source)  # before it is read
-        detections = _detect(inferencer, source, options)
+        vis_file = dict(vis_file=file.with_suffix('.mp4')) if draw else {}
+        detections = _detect(inferencer, source, {**options, **vis_file})
         if detections.error is None:
             if draw and detections.tubes is not None:
                 detections.plot_timeline(file.with_suffix('.png'))
             if form:
                 _write_tracks(detections, file, form)
-            replace(detections, **version, made_with=digest).save(
-                file
-            )  # last: the video is finished
+            # The last file: then the video is finished.
+            replace(detections, **version, made_with=digest).save(file)
         problems[source] = _problem_of(detections)
         _tell(source, problems[source])
     if table:
@@ -182,6 +174,18 @@ def read_finished(file: Path, source: str) -> VideoDetections | None:
     version = source_version(source)
     is_same = all(getattr(detections, key) in (None, version[key]) for key in version)
     return detections if is_same else None
+
+
+def _read_digest(
+    file: Path, source: str, *, suffixes: Iterable[str], form: str | None
+) -> str | None:
+    """What the result of a video was made with; None if it or a file beside it lacks."""
+    detections = read_finished(file, source)
+    if detections is None or not all(
+        path.exists() for path in _outputs(file, suffixes, form)
+    ):
+        return None
+    return detections.made_with or 'by an earlier version'
 
 
 def _list_rows(files: Mapping[str, Path], digest: str) -> Iterator[dict]:

@@ -224,10 +224,9 @@ class BankActions(STMixer):
             raise UserError(
                 'BankActions learns from banks, not from clips; train on a BankDataset.'
             )
-        self.head.check_truth(data_samples)
         (owners,) = padded(data_samples, 'persons', 'owners', value=-1)
         stages = [self.read_banks(data_samples)]
-        terms, _ = self.head.loss_and_match(stages, data_samples, owners.cpu())
+        terms, _ = self.head.loss(stages, data_samples, owners.cpu())
         return dict(loss_action=terms['loss_action'])
 
     def predict(self, inputs: Tensor | None, data_samples: Samples) -> Samples:

@@ -163,7 +163,7 @@ class RoIDetector(ClipDetector):
         batch = Batch.of(feats, inputs, samples)
         losses, boxes_xyzr = self.person_boxes.loss_and_predict(*batch)
         outputs = self.person_decoder(feats, boxes_xyzr, batch.frames.pad_shape)
-        losses |= self.person_head.loss(outputs.stages, samples)
+        losses |= self.person_head.loss(outputs.stages, samples)[0]
         losses = {f'person.{name}': value for name, value in losses.items()}
         return losses, self.branch_bboxes(outputs.stages, samples)
 

@@ -215,7 +215,7 @@ class QueryInteraction(QueryPart):
         """The person of each track in the next keyframe, by the truth.
 
         Returns:
-            ``known`` of :meth:`.SetCriterion.loss_and_match`, (B, N).
+            ``known`` of :meth:`.SetCriterion.loss`, (B, N).
         """
         persons = np.full((len(tracks), max(1, *map(len, tracks))), -1)
         for clip_persons, clip_tracks, sample in zip(

@@ -16,8 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stmixer_mm.compat import onednn_linear, pack_linear, prefers_onednn
-from stmixer_mm.models.precision import products_dtype
+from stmixer_mm.models.precision import (
+    onednn_linear,
+    pack_linear,
+    prefers_onednn,
+    products_dtype,
+)
 
 
 class Chunk(NamedTuple):

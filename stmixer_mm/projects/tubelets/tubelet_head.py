@@ -4,15 +4,18 @@ Shapes: B clips, Q tubelets, T frames of the feature maps, K frames of a clip, A
 actions.
 """
 
+from collections.abc import Callable, Sequence
+
+import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from mmengine.structures import InstanceData
+from torch import Tensor
 
 from stmixer_mm.models.heads.criterion import in_float32
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
-from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import TubeletStageOutput
-
-PRESENCE = 0.5  # person score from which a tubelet takes its person to be in a frame
+from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
+from stmixer_mm.registry import MODELS, TASK_UTILS
+from stmixer_mm.structures import PRESENCE, PRESENT, UNKNOWN, TubeletStageOutput
 
 
 @MODELS.register_module()
@@ -74,6 +77,61 @@ def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOut
     )
 
 
-def finds_tubelets(model: nn.Module) -> bool:
-    """True for a model that finds the boxes of persons in all frames of a clip."""
-    return isinstance(getattr(model, 'head', None), STMixerTubeletHead)
+@TASK_UTILS.register_module()
+class TubeletCost:
+    """Costs of boxes in frames as costs of tubelets, by their means over the frames.
+
+    Args:
+        person_costs: mmdet's costs of person scores, over the frames where it is known
+            whether the person is there; where it is absent, costs of background.
+        box_costs: mmdet's costs of boxes, over the frames where the person has one.
+    """
+
+    def __init__(
+        self, *, person_costs: Sequence[dict], box_costs: Sequence[dict]
+    ) -> None:
+        self.person_costs = [TASK_UTILS.build(cost) for cost in person_costs]
+        self.box_costs = [TASK_UTILS.build(cost) for cost in box_costs]
+
+    def __call__(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        img_meta: dict | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Costs (Q, k).
+
+        Args:
+            pred_instances: ``scores`` (Q, K, 2), ``bboxes`` and ``priors`` (Q, K, 4).
+            gt_instances: ``bboxes`` (k, K, 4) and ``states`` (k, K).
+            img_meta: For the costs.
+        """
+        states = gt_instances.states
+        total = 0
+        for costs, counts in (
+            (self.person_costs, states != UNKNOWN),
+            (self.box_costs, states == PRESENT),
+        ):
+            for cost in costs:
+                frame_costs = cost_frames(cost, pred_instances, gt_instances, img_meta)
+                total_cost = frame_costs.where(counts, 0).sum(dim=-1)
+                total = total + total_cost / counts.sum(dim=-1).clamp(min=1)
+        return total
+
+
+def cost_frames(
+    cost: Callable, queries: InstanceData, persons: InstanceData, img_meta: dict | None
+) -> Tensor:
+    """A cost in each frame, (Q, k, K)."""
+    labels = torch.where(persons.states == PRESENT, PERSON, BACKGROUND)
+    frame_costs = []
+    for frame in range(labels.size(1)):
+        fields = {name: values[:, frame] for name, values in queries.items()}
+        frame_persons = InstanceData(
+            labels=labels[:, frame], bboxes=persons.bboxes[:, frame]
+        )
+        frame_costs.append(
+            cost(InstanceData(**fields), frame_persons, img_meta=img_meta)
+        )
+    return torch.stack(frame_costs, dim=-1)
