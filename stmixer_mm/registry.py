@@ -20,9 +20,12 @@ TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 
 # Modules of projects with parts that were in the core: checkpoints and configs name these
 # without importing the project.
-_TUBELETS = 'stmixer_mm.projects.tubelets'
 _MOVED = dict.fromkeys(
-    ('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'), _TUBELETS
+    (
+        *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
+        *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),
+    ),
+    'stmixer_mm.projects.tubelets',
 )
 
 
@@ -111,6 +114,9 @@ MODEL_FILES: dict[str, Callable[..., None]] = {}
 # Readers of sources that are no files, by their module: a function (stream, source, fps)
 # that yields frames for ``FrameStream``.
 SOURCES: dict[str, Callable[..., object]] = {}
+
+# Readers of predictions, by the stage outputs that a head takes: see apis/read.py.
+READERS: dict[type, object] = {}
 
 # Called with a model, its ClipLoader and ``reuse``: what loads and predicts the clips of
 # one stream together (choose, take, test_step), or None for each by itself.

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
-from stmixer_mm.apis.read import finds_tubelets
+from stmixer_mm.apis.read import reader_of
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import HEAD
 from stmixer_mm.command_line import Overrides, overrides, run_main
@@ -77,7 +77,7 @@ def main(
     keyframes = results.keyframes
     counts = [len(keyframe.persons) for keyframe in keyframes]
     persons = sum(counts) if results.tubes is None else len(results.tubes)
-    frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
+    frames = 'frames' if reader_of(inferencer.model).every_frame else 'keyframes'
     share = f'{sum(map(bool, counts))} of {len(keyframes)}'
     print(f'persons: {persons}, in {share} {frames}')
     print(

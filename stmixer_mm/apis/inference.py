@@ -21,7 +21,7 @@ from stmixer_mm.apis.config import (
 )
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.predict import Predictor, predict
-from stmixer_mm.apis.read import finds_tubelets, read_keyframes, read_tubelets
+from stmixer_mm.apis.read import reader_of
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.clips import Clip
@@ -110,7 +110,7 @@ def _prepare_use(model: nn.Module, use: dict, cfg_options: dict) -> None:
         is_set = f'model.head.{name}' in cfg_options or value is None
         if hasattr(head, name) and not is_set:
             setattr(head, name, value)
-    if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
+    if hasattr(model, 'with_query_vectors') and not reader_of(model).every_frame:
         model.with_query_vectors = True
 
 
@@ -172,11 +172,11 @@ def detect_video(
             between ``start`` and ``end``.
     """
     source = open_source(video, on_damage=on_damage)
-    loader, by_tubelets = ClipLoader(model.cfg), finds_tubelets(model)
+    loader, every_frame = ClipLoader(model.cfg), reader_of(model).every_frame
     part = dict(interval_s=interval_s, start=start, end=end)
-    clips = loader.cut(source, inside=by_tubelets, **part)
+    clips = loader.cut(source, inside=every_frame, **part)
     keyframes = detect_clips(model, loader, clips, on_damage=on_damage, **options)
-    if not by_tubelets:
+    if not every_frame:
         return keyframes
     return (keyframe for keyframe in keyframes if clips.shows(keyframe.frame_index))
 
@@ -210,24 +210,9 @@ def detect_clips(
         reuse: See :meth:`.ActionDetInferencer.stream`.
         predictor: Such as :class:`stmixer_mm.projects.tiles.Tiles`.
     """
-    by_tubelets = finds_tubelets(model)
-    if loader.ahead_s and by_tubelets:
-        raise UserError(
-            f'The test pipeline has ahead_s={loader.ahead_s:g}, but tubelets are in '
-            'the frames of their clip; leave ahead_s out.'
-        )
     options = dict(batch_size=batch_size, nms_thr=nms_thr, on_damage=on_damage)
     predictions = predictor(model, loader, clips, reuse=reuse, **options)
     for part in getattr(model, 'parts', ()):
         predictions = part.follow(predictions, model.head)
-    if not by_tubelets:
-        return read_keyframes(
-            model,
-            predictions,
-            score_thr=score_thr,
-            tracker=tracker,
-            ahead_s=loader.ahead_s,
-        )
-    return read_tubelets(
-        model, predictions, score_thr=score_thr, sampler=loader.sampler
-    )
+    read = reader_of(model).read
+    return read(model, predictions, loader, score_thr=score_thr, tracker=tracker)

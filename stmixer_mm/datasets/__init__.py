@@ -1,7 +1,6 @@
 """Datasets and transforms: importing them registers them."""
 
 # ruff: noqa: F401
-from stmixer_mm.datasets.clip_dataset import TrackClipDataset, TubeClipDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
@@ -12,4 +11,3 @@ from stmixer_mm.datasets.transforms import (
     SampleKeyframeClip,
 )
 from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.datasets.tubelets import LocateTubelets, PackTubelets

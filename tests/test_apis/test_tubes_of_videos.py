@@ -11,9 +11,9 @@ from tiny_tubelets import tube_detector
 from torch import nn
 
 from stmixer_mm.apis.inference import detect_video
-from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.tubelets.joining import ClipTubelets, join_tubelets
 from stmixer_mm.registry import MODELS
 
 SIZE = np.array([96, 64, 96, 64])

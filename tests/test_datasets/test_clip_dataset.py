@@ -6,18 +6,18 @@ import tiny_tubes
 from mmaction.datasets.transforms import CenterCrop, Flip, RandomCrop
 from tiny_tubes import NUM_FRAMES, RUN_2, SIZE, gttubes, tube
 
-from stmixer_mm.datasets.clip_dataset import (
-    TrackClipDataset,
-    TubeClipDataset,
-    find_middles,
-)
 from stmixer_mm.datasets.transforms import (
     FilterBoxes,
     RandomShortSideResize,
     SampleKeyframeClip,
 )
-from stmixer_mm.datasets.tubelets import LocateTubelets
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.tubelets.clip_dataset import (
+    TrackClipDataset,
+    TubeClipDataset,
+    find_middles,
+)
+from stmixer_mm.projects.tubelets.transforms import LocateTubelets
 
 HEIGHT, WIDTH = SIZE
 SCALE = [WIDTH, HEIGHT, WIDTH, HEIGHT]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from stmixer_mm.apis.read import finds_tubelets
+from stmixer_mm.apis.read import reader_of
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
@@ -57,7 +57,7 @@ class ExportedDetector(BaseModel):
         self.classes = self.metadata.classes
         num_actions = self.head.num_classes - 1
         exported = self.metadata.tubelets, len(self.classes or [None] * num_actions)
-        expected = finds_tubelets(self), num_actions
+        expected = reader_of(self).every_frame, num_actions
         if exported != expected:
             raise UserError(
                 f'{file} has (tubelets, actions) = {exported}, but the config '

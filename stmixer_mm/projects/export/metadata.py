@@ -8,7 +8,7 @@ from typing import Any
 
 import stmixer_mm
 from stmixer_mm.apis.inferencer import ActionDetInferencer
-from stmixer_mm.apis.read import finds_tubelets
+from stmixer_mm.apis.read import reader_of
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.projects.export.tensors import Outputs
@@ -109,7 +109,7 @@ def describe(traced: Traced, precision: str) -> Metadata:
         nms_thr=options['nms_thr'].default,
         action_thr=options['pred_score_thr'].default,
         precision=precision,
-        tubelets=finds_tubelets(model),
+        tubelets=reader_of(model).every_frame,
     )
 
 
