@@ -78,7 +78,7 @@ def parse_condition(text: str, classes: Sequence[str] | None) -> list[Term]:
         elif classes and value not in classes:
             raise UserError(
                 f'--on {text!r}: the model has no action {value!r}'
-                f'{nearest(value, classes)}.'
+                f'{nearest(value, classes) or "."}'
             )
         terms.append(Term(field, _COMPARE[compare], value))
     return terms
