@@ -45,11 +45,6 @@ FILES = {
 optim_wrapper = dict(type='ApexOptimWrapper')
 auto_scale_lr = default_hooks = dict(_delete_=True)
 """,
-    'sequences.py': """_base_ = 'tiny.py'
-custom_imports = dict(imports=['stmixer_mm.projects.track_queries'])
-sequences = dict(_delete_=True, type='KeyframeSequences', dataset=_base_.dataset)
-train_dataloader = dict(dataset=sequences)
-""",
     'averaged.py': """_base_ = 'tiny.py'
 custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA')]
 """,

@@ -203,9 +203,8 @@ def detect_clips(
         score_thr: Actions with lower scores are left out; their persons stay.
         nms_thr: Of persons whose boxes (with tubelets, in the middle of the clip) have
             a larger IoU, only the one of highest person score is kept; None: all.
-        tracker: Gives persons in keyframes their ids; tubelets and track queries bring
-            their own.
-        batch_size: Clips that the model sees at once; with track queries it is 1.
+        tracker: Gives persons in keyframes their ids; tubelets bring their own.
+        batch_size: Clips that the model sees at once.
         on_damage: See :func:`detect_video`.
         reuse: See :meth:`.ActionDetInferencer.stream`.
         predictor: Such as :class:`stmixer_mm.projects.tiles.Tiles`.

@@ -55,19 +55,13 @@ def _predict(
 ) -> Iterator[tuple[Clip, InstanceData]]:
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
-    state = model.start_video() if hasattr(model, 'start_video') else {}
-    if state:  # each clip needs what the one before leaves
-        batch_size = 1
     while batch := list(islice(loaded, batch_size)):
         clips, inputs = zip(*batch, strict=True)
         with torch.inference_mode():
             if stream is not None:
-                samples = stream.test_step(inputs, state)
+                samples = stream.test_step(inputs)
             else:
-                data = pseudo_collate(inputs)
-                data['data_samples'][0].set_data(state)
-                samples = model.test_step(data)
-        state = {name: samples[0].get(name) for name in state}
+                samples = model.test_step(pseudo_collate(inputs))
         for clip, sample in zip(clips, samples, strict=True):
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)
     if errors:

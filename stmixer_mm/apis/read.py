@@ -40,14 +40,15 @@ def read_keyframes(
     score_thr: float,
     tracker: Tracker | None,
 ) -> Iterator[Keyframe]:
-    """The keyframe of each clip, whose persons have the model's ids or a tracker's."""
+    """The keyframe of each clip, whose persons have a tracker's ids."""
     for clip, instances in predictions:
         bboxes = as_array(instances.bboxes) * (clip.size[::-1] * 2)
-        person_scores, vectors, ids = (
+        person_scores, vectors = (
             as_array(instances[name]) if name in instances else None
-            for name in ('person_scores', 'query_vectors', 'instances_id')
+            for name in ('person_scores', 'query_vectors')
         )
-        if ids is None and tracker is not None:
+        ids = None
+        if tracker is not None:
             ids = tracker.extend(clip.time_s, bboxes, person_scores, vectors)
         yield Keyframe(
             time_s=clip.time_s,

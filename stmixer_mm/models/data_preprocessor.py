@@ -1,7 +1,6 @@
 """One normalised, padded tensor of a batch of uint8 clips."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -48,14 +47,11 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: ``inputs``, B clips (3, T, H, W) or (1, 3, T, H, W), and
-                ``data_samples``; or, for sequences of keyframes, in each a list for
-                the first keyframes, one for the second, …, which become one batch.
+                ``data_samples``.
             training: Unused; part of the host's interface.
         """
         if 'inputs' not in data:
             raise UserError('The pipeline must end with PackActionInputs, for inputs.')
-        if isinstance(data['inputs'][0], Sequence):  # and not a tensor
-            data = {name: [*chain(*values)] for name, values in data.items()}
         data = self.cast_data(data)
         clips, data_samples = single_clips(data['inputs']), data['data_samples']
         shapes = [tuple(clip.shape[-2:]) for clip in clips]

@@ -1,7 +1,6 @@
 """Parts that join the queries of a detector.
 
-Shapes: B clips, Q queries of the decoder, D further queries of a part, C channels,
-n predictions of a clip.
+Shapes: B clips, Q queries of the decoder, C channels, n predictions of a clip.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,14 +40,6 @@ class Batch(NamedTuple):
         frames = FrameShapes(sides.view(-1, 2), tuple(inputs.shape[-2:]))
         return cls(feats, data_samples, frames)
 
-    def clips(self, which: slice) -> 'Batch':
-        """Some of the clips."""
-        return Batch(
-            [feat[which] for feat in self.feats],
-            self.data_samples[which],
-            self.frames._replace(img_shapes=self.frames.img_shapes[which]),
-        )
-
 
 class QueryPart(BaseModule):
     """A part that adds queries, losses or fields of predictions to a detector.
@@ -74,19 +65,8 @@ class QueryPart(BaseModule):
     def check_feats(self, feats: Sequence[Tensor]) -> None:
         """Raise ``UserError`` for levels that do not fit; only shapes matter."""
 
-    def start_video(self) -> dict[str, object]:
-        """Fields of the first sample of a video; the part sets them for the next."""
-        return {}
-
-    def micro_batches(self, batch: Batch) -> Iterable[Batch]:
-        """A training batch in pieces that the detector takes one after another."""
-        return [batch]
-
     def enter_training(self, batch: Batch) -> ExtraQueries | None:
-        """Further queries with their ``persons``."""
-
-    def enter(self, batch: Batch) -> ExtraQueries | None:
-        """Further queries in prediction."""
+        """Further queries of a training step."""
 
     def loss(
         self, batch: Batch, outputs: DecoderOutput, persons: Tensor
@@ -95,10 +75,9 @@ class QueryPart(BaseModule):
 
         Args:
             batch: The clips.
-            outputs: The decoder's own queries, then further ones without a ``prefix``.
-            persons: The persons that they are matched to, (B, Q + D), on the host:
-                i + 1 for the i-th of the clip, 0 for none, -1 for a query that counts
-                nowhere.
+            outputs: The decoder's own queries.
+            persons: The persons that they are matched to, (B, Q), on the host: i + 1
+                for the i-th of the clip, 0 for none, -1 for a query that counts nowhere.
         """
         return {}
 

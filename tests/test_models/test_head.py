@@ -19,8 +19,7 @@ def make_head(**settings):
 
 def targets_of(head, output, samples):
     """The truth for the queries of one stage."""
-    sizes = [output.bboxes.size(1)]
-    (targets,), *_ = head.match([output], samples, None, sizes)
+    _, (targets,), *_ = head.match([output], samples, {})
     return targets
 
 
@@ -251,12 +250,11 @@ def test_a_batch_adds_up_to_its_clips():
 def test_persons_that_are_known_need_no_matching():
     """Queries match whatever they look like; -1 is padding."""
     head, output = make_head(), random_output()
-    persons = torch.tensor([[2, 1, -1, 2, 1, -1]])
-    groups = [('dn.', 6)]
-    losses, _ = head.loss([output] * 2, [two_persons()], persons, groups)
+    known_persons = {'dn.': torch.tensor([[2, 1, -1, 2, 1, -1]])}
+    losses, _ = head.loss([output] * 2, [two_persons()], known_persons)
     terms = ['loss_person', 'loss_bbox', 'loss_iou', 'loss_action']
     assert sorted(losses) == sorted(
-        prefix + term for prefix in ('d0.dn.', 'dn.') for term in terms
+        prefix + term for prefix in ('d0.', '', 'd0.dn.', 'dn.') for term in terms
     )
     rows = [0, 1, 3, 4]
     boxes = output.bboxes[0, rows]

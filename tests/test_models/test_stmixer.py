@@ -141,10 +141,6 @@ class WatchedQueries(QueryPart):
         super().__init__(**sizes)
         self.prefix, self.calls = prefix, []
 
-    def micro_batches(self, batch):
-        clips = range(len(batch.data_samples))
-        return [batch.clips(slice(clip, clip + 1)) for clip in clips]
-
     def enter_training(self, batch):
         clips = len(batch.data_samples)
         vectors = torch.full((clips, 3, self.embed_dims), len(self.prefix) + 1.0)
@@ -166,31 +162,24 @@ class WatchedQueries(QueryPart):
 
 
 def test_parts_add_queries_whose_persons_are_known():
-    """In any order: those without a prefix learn as the decoder's own."""
     part = dict(type='WatchedQueries')
     config = tiny_detector() | dict(
-        noised=dict(part, prefix='dn.'), carried=dict(part, prefix=''), other=None
+        noised=dict(part, prefix='dn.'), doubled=dict(part, prefix='twice.'), other=None
     )
     model = build_detector(config)
     losses = losses_of(model, TWO, NONE)
-    assert {'loss_dn.watched', 'loss_watched', 'd0.dn.loss_iou'} <= {*losses}
-    # Each part asked for the clips one by one, and hears of own and shared queries.
-    (of_two, of_none) = model.carried.calls
-    assert model.noised.calls == model.carried.calls
-    assert of_two[0] == 5 + 3 and of_two[1][0][5:] == [1, 2, -1]
-    assert of_none[1] == [[0] * 5 + [-1] * 3]
-    # Nobody attends to hidden queries: the decoder's own say what they say alone.
-    plain, model = build_detector().eval(), model.eval()
+    expected = {'loss_dn.watched', 'loss_twice.watched', 'd0.dn.loss_iou'}
+    assert expected | {'d0.twice.loss_iou'} <= {*losses}
+    # Each part is told of the decoder's own queries alone.
+    assert model.noised.calls == model.doubled.calls
+    ((count, (of_two, of_none)),) = model.noised.calls
+    assert count == 5 and sorted(of_two) == [0, 0, 0, 1, 2] and of_none == [0] * 5
+    # No query attends to hidden ones: the decoder's own say what they say alone.
+    plain = build_detector()
     plain.load_state_dict(model.state_dict(), strict=False)
-    data = plain.data_preprocessor(batch(TWO, NONE), training=True)
-    alone = [
-        plain(data['inputs'][[clip]], [sample], mode='loss')
-        for clip, sample in enumerate((TWO, NONE))
-    ]
-    del model.carried
-    mean = losses_of(model, TWO, NONE)['loss_person']
-    expected = sum(losses['loss_person'] for losses in alone) / 2
-    torch.testing.assert_close(mean, expected)
+    torch.testing.assert_close(
+        losses['loss_person'], losses_of(plain, TWO, NONE)['loss_person']
+    )
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

@@ -134,7 +134,10 @@ def test_blocked_queries_are_not_seen():
     blocked = torch.zeros(4, 4, dtype=torch.bool)
 
     def learned_outputs(hidden):
-        extra = ExtraQueries(further, boxes[:, :4], blocked, hidden)
+        persons = torch.zeros(2, 4, dtype=torch.long)
+        extra = ExtraQueries(
+            further, boxes[:, :4], blocked, hidden, persons, prefix='dn.'
+        )
         outputs = run(decoder, feats, boxes_xyzr=boxes, extras=[extra])
         return [[values[:, :Q] for values in output] for output in outputs]
 

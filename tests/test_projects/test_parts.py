@@ -1,13 +1,11 @@
 """Laws of the parts that projects add to a detector."""
 
-import numpy as np
 import pytest
 import torch
 from tiny import (
     MASK_HEAD,
-    batch,
     build_detector,
-    data_sample,
+    losses_of,
     tiny_deformable_decoder,
     tiny_detector,
     two,
@@ -16,8 +14,7 @@ from tiny_tubelets import tube_detector
 
 import stmixer_mm.projects.deformable
 import stmixer_mm.projects.denoising
-import stmixer_mm.projects.masks
-import stmixer_mm.projects.track_queries  # noqa: F401
+import stmixer_mm.projects.masks  # noqa: F401
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
@@ -53,33 +50,12 @@ def person():
     return sample
 
 
-def test_tracks_with_masks_beside_noised_persons():
-    """Masks of learned queries and of tracks, learnt and drawn as of one keyframe."""
+def test_masks_beside_noised_persons():
     config = tiny_detector() | dict(
-        denoising=dict(type='DenoisingQueries'),
-        mask_head=MASK_HEAD,
-        query_interaction=dict(type='QueryInteraction', drop_prob=0),
+        denoising=dict(type='DenoisingQueries'), mask_head=MASK_HEAD
     )
-    model = build_detector(config).eval()
-    model.head.score_thr = model.query_interaction.birth_score = 0.0
-    sample = data_sample()
-    sample.set_data(model.start_video())
-    counts = []
-    for _ in range(2):
-        (sample,) = model.test_step(batch(sample))
-        instances = sample.pred_instances
-        assert instances.masks.shape == (len(instances.bboxes), 64, 96)
-        assert 'query_vectors' not in instances
-        counts.append(len(instances.bboxes))
-    assert counts[0] > 0
-
-    samples = [person(), person()]
-    for place, sample in enumerate(samples):
-        sample.entity_ids = np.arange(2)
-        sample.set_metainfo(dict(video_id='a', timestamp=place, sequence_place=place))
-    data = [batch(sample) for sample in samples]
-    data = {name: [fields[name] for fields in data] for name in data[0]}
-    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
+    model = build_detector(config)
+    losses = losses_of(model, person(), person())
     assert losses['loss_mask'] > 0
     sum(losses.values()).backward()
     for part in model.parts:

@@ -6,7 +6,6 @@ That of keyframes alone, by the tools: test_distributed.py.
 import stmixer_mm.projects.denoising  # noqa: I001 - before any host package
 import stmixer_mm.projects.memory  # noqa: F401
 import test_mask_head
-import test_track_queries as track_queries
 import tiny
 import tiny_tubelets as tubelets
 import torch
@@ -50,14 +49,6 @@ def tubes_of_one_action():
     return tubes(tubelets.SOFTMAX, other=())
 
 
-def sequences():
-    """Two sequences of keyframes, in which somebody comes to an empty scene."""
-    model = track_queries.detector(denoising(), drop_prob=0, false_prob=0)
-    for stage in model.decoder.stages:
-        stage.iof_tau.data.zero_()  # else nothing is seen of padding, which has no size
-    return model, track_queries.of_loader(track_queries.COMES_AND_GOES)
-
-
 def remembering():
     """Keyframes of banks: two persons, and of one rank nobody whom a label is known of."""
     memory = dict(type='LongTermActions', width=16, drop_prob=0, forget_prob=0)
@@ -89,22 +80,8 @@ def shard(model):
     return fully_shard(model)
 
 
-MAKERS = (
-    masks,
-    noised,
-    tubes,
-    tubes_of_one_action,
-    sequences,
-    remembering,
-)
+MAKERS = masks, noised, tubes, tubes_of_one_action, remembering
 WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, shard)]
-
-
-def of_rank(values, rank):
-    """Every second sample, of each keyframe of sequences."""
-    if isinstance(values[0], list):
-        return [samples[rank::2] for samples in values]
-    return values[rank::2]
 
 
 def trained(model, data):
@@ -125,7 +102,7 @@ def run_rank(rank, folder):
     )
     for make, wrap in WRAPPED:
         model, data = make()
-        data = {name: of_rank(values, rank) for name, values in data.items()}
+        data = {name: values[rank::2] for name, values in data.items()}
         parameters = trained(wrap(model), data)
         if wrap is shard:
             parameters = {name: p.full_tensor() for name, p in parameters.items()}

@@ -28,11 +28,8 @@ class ExtraQueries(NamedTuple):
     boxes_xyzr: Tensor  # (B, D, 4), of tubelets (B, D, K, 4)
     blocked: Tensor  # Row must not attend to column: (D, D) or (B, D, D) bool.
     hidden: Tensor  # No query from elsewhere attends to it: (D,) or (B, D) bool.
-    # In training, the persons that they stand for, see
-    # :meth:`.SetCriterion.loss`; on the host, or the host waits for them.
-    persons: Tensor | None = None
-    # Of the names of their losses; without one they share those of the decoder's own.
-    prefix: str = ''
+    persons: Tensor  # (B, D), on the host, see :meth:`.SetCriterion.loss`
+    prefix: str  # of the names of their losses
 
 
 def join_blocked(num_queries: int, extras: Sequence[ExtraQueries]) -> Tensor:

@@ -42,14 +42,6 @@ class ClipDetector(BaseDetector):
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
         """Raise ``UserError`` where the shapes of feats do not fit what reads them."""
 
-    def start_video(self) -> dict[str, object]:
-        """Fields that the first sample of a video needs for :meth:`predict`.
-
-        Where there are any, a clip waits for the one before, whose :meth:`predict`
-        sets the same fields of its samples.
-        """
-        return {}
-
     @property
     def path(self) -> list[nn.Module]:
         """The backbone and each neck, in the order in which they run."""

@@ -1,9 +1,7 @@
 """The detector: backbone -> neck -> decoder -> head."""
 
 from collections.abc import Sequence
-from itertools import chain
 
-import torch
 from torch import Tensor
 
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
@@ -73,12 +71,6 @@ class STMixer(ClipDetector):
         for part in self.parts:
             part.check_feats(feats)
 
-    def start_video(self) -> dict[str, object]:
-        fields = {}
-        for part in self.parts:
-            fields |= part.start_video()
-        return fields
-
     def _forward(self, inputs: Tensor, data_samples: Samples) -> list[StageOutput]:
         """Clips to the predictions of each stage."""
         batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
@@ -90,39 +82,20 @@ class STMixer(ClipDetector):
         return self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, **options)
 
     def loss(self, inputs: Tensor, data_samples: Samples) -> dict[str, Tensor]:
-        """Weighted loss terms, means over the micro-batches; their sum trains."""
-        batches = [Batch.of(self.extract_feat(inputs), inputs, data_samples)]
-        for part in self.parts:
-            # Taken one by one: a part may need what the one before leaves.
-            batches = chain.from_iterable(map(part.micro_batches, batches))
-        batch_terms = [self.loss_of_micro_batch(batch) for batch in batches]
-        if len(batch_terms) == 1:  # no kernels for the mean of one
-            return batch_terms[0]
-        return {
-            name: sum(terms[name] for terms in batch_terms) / len(batch_terms)
-            for name in batch_terms[0]
-        }
-
-    def loss_of_micro_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss terms; their sum trains."""
+        batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)
-        extras = filter(None, [part.enter_training(batch) for part in self.parts])
-        # Those that learn together with the decoder's own queries come first.
-        extras = sorted(extras, key=lambda extra: extra.prefix)
+        extras = [*filter(None, [part.enter_training(batch) for part in self.parts])]
         pad_shape = batch.frames.pad_shape
         outputs = self.decoder(batch.feats, boxes_xyzr, pad_shape, extras)
-        sizes = [(extra.prefix, extra.persons.size(1)) for extra in extras]
-        apart = [(prefix, size) for prefix, size in sizes if prefix]
-        count = outputs.boxes_xyzr.size(1) - sum(size for _, size in apart)
-        persons = [extra.persons.cpu() for extra in extras]
         terms, persons = self.head.loss(
             outputs.stages,
             batch.data_samples,
-            torch.cat(persons, dim=1) if persons else None,
-            [('', count), *apart],
+            {extra.prefix: extra.persons for extra in extras},
         )
-        outputs = outputs.take(slice(count)) if apart else outputs
+        outputs = outputs.take(slice(self.decoder.num_queries)) if extras else outputs
         for part in self.parts:
-            terms |= part.loss(batch, outputs, persons[:, :count])
+            terms |= part.loss(batch, outputs, persons)
         return losses | terms
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
@@ -132,8 +105,7 @@ class STMixer(ClipDetector):
 
     def predict_batch(self, batch: Batch) -> Samples:
         """Predictions from feature maps."""
-        extras = [*filter(None, [part.enter(batch) for part in self.parts])]
-        outputs = self.decode(batch, extras=extras, which=LAST)
+        outputs = self.decode(batch, which=LAST)
         predictions = self.head.predict(outputs.stages, batch.data_samples)
         for part in self.parts:
             predictions = part.finish(batch, outputs, predictions)

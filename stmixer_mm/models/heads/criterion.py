@@ -4,7 +4,7 @@ Shapes: S stages, B clips, Q queries, A actions, n rows; [K]: of tubelets there 
 value for each of the K frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from itertools import chain, islice
 
 import numpy as np
@@ -95,25 +95,21 @@ class SetCriterion(BaseModule):
         self,
         stages: Stages,
         data_samples: Samples,
-        known_persons: Tensor | None = None,
-        groups: Sequence[tuple[str, int]] | None = None,
+        known_persons: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Match and compare all queries.
+        """Match queries to persons and compare all.
 
         Args:
-            stages: Predictions of Q queries.
+            stages: Predictions of Q queries, then of those whose persons are known.
             data_samples: The ground truth.
-            known_persons: The persons of the last N queries, which need no matching,
-                (B, N), on the host: i + 1 for the i-th of the clip, 0 for none, -1 for
-                a query that counts nowhere.
-            groups: Prefixes of the names, each with the number of its queries, whose
-                losses are means of their own. Persons known in the first group are
-                taken there. Before the prefix, all stages but the last have ``d0.``
-                etc.
+            known_persons: The persons of groups of queries, (B, D), on the host, by the
+                prefix of the group's losses, which are means of their own: i + 1 for
+                the i-th of the clip, 0 for none, -1 for a query that counts nowhere.
 
         Returns:
-            The weighted terms, and the persons of the queries of the last stage,
-            (B, Q), as ``known_persons``.
+            The weighted terms, and the persons of the Q queries in the last stage,
+            (B, Q), on the host. Names of all stages but the last begin with ``d0.``
+            etc., then comes the group's prefix.
 
         Raises:
             UserError: the truth is of another kind than the head's, or something is not
@@ -122,11 +118,11 @@ class SetCriterion(BaseModule):
         self.check_truth(data_samples)
         clip_len = data_samples[0].metainfo.get('clip_len')
         stages = [self.read(stage, clip_len) for stage in stages]
-        prefixes, sizes = zip(*groups or [('', stages[-1].bboxes.size(1))], strict=True)
+        known_persons = known_persons or {}
         match = self.match
         if torch.compiler.is_compiling():  # else it would load the compiler for nothing
             match = torch.compiler.disable(match)  # on the host, in numpy
-        targets, totals, persons = match(stages, data_samples, known_persons, sizes)
+        prefixes, targets, totals, persons = match(stages, data_samples, known_persons)
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
@@ -145,34 +141,36 @@ class SetCriterion(BaseModule):
         self,
         stages: Stages,
         data_samples: Samples,
-        known_persons: Tensor | None,
-        sizes: Sequence[int],
-    ) -> tuple[list[Targets], Tensor, Tensor]:
+        known_persons: Mapping[str, Tensor],
+    ) -> tuple[list[str], list[Targets], Tensor, Tensor]:
         """Targets for groups of queries, the stages of one after those of another.
 
         The host waits for the device once, and sends it all targets in one copy.
 
         Returns:
-            The targets, what their losses are divided by (n, 3), see :meth:`count`, and
-            the persons of the last stage.
+            The prefixes of the groups, the targets, what their losses are divided by
+            (n, 3), see :meth:`count`, and the persons of the matched queries.
         """
-        if known_persons is None:
-            known_persons = torch.zeros(len(data_samples), 0, dtype=torch.long)
-        persons, truth = match_persons(
-            stages, data_samples, known_persons.numpy(), sizes[0], self.assigner
+        num_queries = stages[0].bboxes.size(1)
+        num_known = sum(persons.size(1) for persons in known_persons.values())
+        matched, truth = match_persons(
+            stages, data_samples, num_queries - num_known, self.assigner
         )
-        groups = np.repeat(np.arange(len(sizes)), sizes)
-        targets = [
-            make_targets(np.where(groups == group, rows, -1), truth, self.single_label)
-            for group in range(len(sizes))
-            for rows in persons
-        ]
+        groups = {'': matched}
+        for prefix, persons in known_persons.items():
+            groups[prefix] = np.stack([persons.numpy()] * len(stages))
+        targets, first = [], 0
+        for persons in groups.values():
+            elsewhere = first, num_queries - first - persons.shape[2]
+            first += persons.shape[2]
+            rows = np.pad(persons, ((0, 0), (0, 0), elsewhere), constant_values=-1)
+            targets += [make_targets(row, truth, self.single_label) for row in rows]
         totals = np.array([self.count(target) for target in targets], np.float32)
         values = map(torch.from_numpy, (*chain(*targets), totals))
         *values, totals = move_together([*values], stages[0].bboxes.device)
         values = iter(values)
         targets = [Targets(*islice(values, len(Targets._fields))) for _ in targets]
-        return targets, totals, torch.from_numpy(persons[-1])
+        return [*groups], targets, totals, torch.from_numpy(matched[-1])
 
     def count(self, targets: Targets) -> tuple[float, float, float]:
         """Divisors of losses: weights of persons, boxes, weights of actions."""

@@ -37,8 +37,7 @@ def score_persons(person_logits: Tensor) -> Tensor:
 def match_persons(
     stages: Stages,
     data_samples: Samples,
-    known_persons: np.ndarray,
-    first: int,
+    num_queries: int,
     assigner: object,
 ) -> tuple[np.ndarray, Truth]:
     """Match the queries of all stages and clips; the host waits for the device once.
@@ -46,49 +45,38 @@ def match_persons(
     Args:
         stages: Predictions of S stages, float32.
         data_samples: The B clips.
-        known_persons: (B, n), see :meth:`.SetCriterion.loss`.
-        first: Queries of the first group; the others are all known.
+        num_queries: Q, of the first queries; the others are left out.
         assigner: One of mmdet's.
 
     Returns:
-        The persons of the queries, (S, B, Q), and the truth, on the host.
+        The persons of the queries, (S, B, Q), see :meth:`.SetCriterion.loss`, and the
+        truth, on the host.
     """
-    num_matched = stages[0].bboxes.size(1) - known_persons.shape[1]
     clips = [sample.gt_instances for sample in data_samples]
     counts = [len(clip.bboxes) for clip in clips]
-    taken = known_persons[:, : first - num_matched]
-    free_persons = [  # numbers from 1
-        np.setdiff1d(np.arange(1, count + 1), numbers)
-        for count, numbers in zip(counts, taken, strict=True)
-    ]
     truth = {
         name: torch.cat([clip[name] for clip in clips]).to(stages[0].bboxes.device)
         for name in ('bboxes', 'labels', 'states')
         if name in clips[0]
     }
     queries = [
-        type(stage)(*(values[:, :num_matched] for values in stage)) for stage in stages
+        type(stage)(*(values[:, :num_queries] for values in stage)) for stage in stages
     ]
     is_hungarian = type(assigner) is HungarianAssigner
     if is_hungarian:
         img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
         matches = compare(queries, truth, counts, img_shapes, assigner)
     else:
-        matches = match_clips(queries, truth, free_persons, data_samples, assigner)
+        matches = match_clips(queries, truth, counts, data_samples, assigner)
     matches, *fields = to_host(matches, *truth.values())
     if is_hungarian and not np.isfinite(matches).all():
         check_stages(stages, data_samples)
     truth = Truth.of(dict(zip(truth, fields, strict=True)), data_samples)
-    persons = np.zeros((len(stages), *stages[0].bboxes.shape[:2]), int)
-    persons[..., num_matched:] = known_persons
-    for clip, free in enumerate(free_persons):
-        matched_idx = matches[:, clip]
-        if is_hungarian:
-            matched_idx = assign(matched_idx[..., truth.firsts[clip] + free - 1])
-        # Entries for -1 and 0 are last.
-        numbers = np.append(free, (-1, 0))
-        persons[:, clip, :num_matched] = numbers[matched_idx.astype(int) - 1]
-    return persons, truth
+    if is_hungarian:
+        costs = np.split(matches, np.cumsum(counts)[:-1], axis=-1)
+        assigned = [assign(clip[:, i]) for i, clip in enumerate(costs)]
+        matches = np.stack(assigned, axis=1)
+    return matches.astype(int), truth
 
 
 def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
@@ -142,35 +130,31 @@ def compare(
 def match_clips(
     stages: Stages,
     truth: dict[str, Tensor],
-    free_persons: Sequence[np.ndarray],
+    counts: Sequence[int],
     data_samples: Samples,
     assigner: object,
 ) -> Tensor:
-    """Places among the free persons, from 1, by any assigner, clip by clip, (S, B, Q)."""
-    persons, first, clips = read_persons(truth), 0, []
-    for sample, free in zip(data_samples, free_persons, strict=True):
-        rows = torch.from_numpy(first + free - 1).to(persons.bboxes.device)
-        clips.append(persons[rows])
-        first += len(sample.gt_instances.bboxes)
-    places = [
+    """Persons by any assigner, clip by clip, (S, B, Q)."""
+    persons, ends = read_persons(truth), np.cumsum(counts)
+    matches = [
         assigner.assign(
             read_queries(stage.person_logits[clip], stage.bboxes[clip]),
-            clip_persons,
+            persons[ends[clip] - count : ends[clip]],
             img_meta=data_samples[clip].metainfo,
         ).gt_inds
         for stage in stages
-        for clip, clip_persons in enumerate(clips)
+        for clip, count in enumerate(counts)
     ]
-    return torch.stack(places).view(len(stages), len(clips), -1)
+    return torch.stack(matches).view(len(stages), len(counts), -1)
 
 
 def assign(costs: np.ndarray) -> np.ndarray:
-    """Places, from 1, of the persons with the least sum of costs (S, Q, k); 0: none."""
-    places = np.zeros(costs.shape[:2], int)
+    """Persons, from 1, with the least sum of costs (S, Q, k); 0: none."""
+    persons = np.zeros(costs.shape[:2], int)
     for stage, stage_costs in enumerate(costs):
         rows, columns = linear_sum_assignment(stage_costs)
-        places[stage, rows] = columns + 1
-    return places
+        persons[stage, rows] = columns + 1
+    return persons
 
 
 def to_host(*values: Tensor) -> list[np.ndarray]:

@@ -7,15 +7,16 @@ persons of a clip, or 1), D = G P further queries, C channels, A actions; with t
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.parts import Batch, QueryPart
-from stmixer_mm.projects.common.padding import pad_clips
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import PRESENT, Queries, StageOutput, TubeletStageOutput
 
@@ -144,6 +145,30 @@ def collect_persons(
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *unit_dims, 4)
     bboxes = torch.where(padding.view(*padding.shape, *unit_dims), whole_frames, bboxes)
     return bboxes, labels[..., 1:], persons, padding
+
+
+def pad_clips(
+    fields: Sequence[Sequence[Tensor]],
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Rows (k, ·) of each clip as (B, P, ·), P at least 1, with zeros behind them.
+
+    Args:
+        fields: For several kinds of rows, those of each clip.
+
+    Returns:
+        The fields, and which rows are padding, (B, P) bool, on the device and the host.
+    """
+    counts = np.array([len(rows) for rows in fields[0]])
+    slots, ends = np.arange(max(1, *counts)), counts.cumsum()
+    padding = slots >= counts[:, None]
+    places = np.where(padding, ends[-1], slots + (ends - counts)[:, None])
+    numbers = torch.from_numpy(places), torch.from_numpy(padding)
+    places, on_device = move_together(numbers, fields[0][0].device)
+    padded = [
+        torch.cat((*rows, rows[0].new_zeros(1, *rows[0].shape[1:])))[places]
+        for rows in fields
+    ]
+    return padded, on_device, numbers[1]
 
 
 def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:

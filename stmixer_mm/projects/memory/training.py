@@ -226,7 +226,7 @@ class BankActions(STMixer):
             )
         (owners,) = padded(data_samples, 'persons', 'owners', value=-1)
         stages = [self.read_banks(data_samples)]
-        terms, _ = self.head.loss(stages, data_samples, owners.cpu())
+        terms, _ = self.head.loss(stages, data_samples, {'': owners.cpu()})
         return dict(loss_action=terms['loss_action'])
 
     def predict(self, inputs: Tensor | None, data_samples: Samples) -> Samples:

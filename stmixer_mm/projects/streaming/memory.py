@@ -107,15 +107,9 @@ class FrameMemory:
 
     # Prediction
 
-    def test_step(self, clips: Sequence[NumberedClip], state: dict) -> Samples:
-        """The samples of clips with their predictions.
-
-        Args:
-            clips: In order of time.
-            state: Fields of the first sample, see :meth:`.ClipDetector.start_video`.
-        """
+    def test_step(self, clips: Sequence[NumberedClip]) -> Samples:
+        """The samples of clips, in order of time, with their predictions."""
         self._clips = clips
-        clips[0].sample.set_data(state)
         frames = [frame for clip in clips for frame in clip.frames.split(1, dim=1)]
         samples = [clip.sample for clip in clips for _ in clip.new]
         return self._model.test_step(dict(inputs=frames, data_samples=samples))

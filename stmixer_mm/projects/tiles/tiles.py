@@ -83,11 +83,6 @@ class Tiles:
                 options |= dict(on_damage=on_damage, reuse=reuse)
                 yield from predict(model, loader, alike, **options)
                 continue
-            if hasattr(model, 'start_video') and model.start_video():
-                raise UserError(
-                    f'{self.name}: the model carries persons from clip to clip in the '
-                    'whole frame; leave tiles out, or use a model without track queries.'
-                )
             boxes = layout.boxes()
             views = (view for clip in alike for view in _split(clip, boxes))
             options |= dict(on_damage=_once(on_damage), reuse=reuse)
