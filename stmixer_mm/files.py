@@ -258,3 +258,9 @@ def check_json_path(path: str | Path | None, inputs: Iterable[str | Path] = ()) 
     """Raise ``UserError`` if ``--json`` is given and cannot be written."""
     if path is not None:
         check_writable_file(path, purpose='--json', inputs=inputs)
+
+
+def cache_folder() -> Path:
+    """Folder of fetched files."""
+    cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
+    return Path(cache, 'stmixer_mm')

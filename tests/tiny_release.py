@@ -2,7 +2,7 @@
 
 import torch
 
-from stmixer_mm.models.release import released_name
+from stmixer_mm.projects.release.names import released_name
 from stmixer_mm.registry import MODELS
 
 SIZES = dict(

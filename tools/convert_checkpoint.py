@@ -4,10 +4,10 @@ import json
 import os
 from collections.abc import Sequence
 
-from stmixer_mm.apis.conversion import convert_checkpoint, write_weights
-from stmixer_mm.apis.model_zoo import list_fitting
+from stmixer_mm.apis.conversion import write_weights
 from stmixer_mm.command_line import run_main
 from stmixer_mm.files import check_writable_file, sha256_of
+from stmixer_mm.projects.release import convert_checkpoint, list_fitting
 
 
 def main(src: str, dst: str, *, average: Sequence[str] = ()) -> None:

@@ -20,11 +20,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import download_timeout, package_folder, sha256_of, write_json
+from stmixer_mm.files import (
+    cache_folder,
+    download_timeout,
+    package_folder,
+    sha256_of,
+    write_json,
+)
 from stmixer_mm.structures import VideoDetections
 
 import torch

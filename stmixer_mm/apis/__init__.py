@@ -1,7 +1,6 @@
-"""Detection in videos, runners and checkpoint conversion."""
+"""Detection in videos, and runners."""
 
 # ruff: noqa: F401
-from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.rendering import render_video

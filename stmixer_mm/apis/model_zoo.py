@@ -1,12 +1,7 @@
-"""Names of models to configs and weights: the package's, the release's, checkpoints.
-
-The package's weights are in its folder ``weights``. The release's are fetched once,
-converted and stored; it states no licence for them.
-"""
+"""Names of models to configs and weights: the package's, the release's, checkpoints."""
 
 import ast
-import os
-from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +9,12 @@ from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
 from stmixer_mm.apis.config import check_registered, read_metafile
-from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import (
-    DOWNLOAD_S,
-    atomic_path,
-    check_file,
-    check_writable_dir,
-    package_folder,
-    sha256_of,
-    write_atomically,
-)
+from stmixer_mm.files import check_file, package_folder, sha256_of
 
 DEFAULT_MODEL = 'stmixer-n_jhmdb'
-
-
-def cache_folder() -> Path:
-    """Folder of fetched files."""
-    cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
-    return Path(cache, 'stmixer_mm')
+RELEASE = 'stmixer_mm.projects.release'  # models whose weights are fetched
 
 
 class ShippedModel(NamedTuple):
@@ -45,25 +26,13 @@ class ShippedModel(NamedTuple):
     sha256: str
 
 
-class ReleasedModel(NamedTuple):
-    name: str
-    config: Path
-    url: str
-
-    @property
-    def checkpoint(self) -> Path:
-        """Path of the converted checkpoint."""
-        return cache_folder() / f'{self.name}.pth'
-
-
 def resolve_model(
     model: str | Path | Config | None, weights: str | Path | None
 ) -> tuple[str | Path | Config, str | Path | None]:
     """Config and weights of what a user named.
 
-    Without ``weights``, ``model`` may be a name of :func:`list_shipped` or
-    :func:`list_released`, or a checkpoint that mmengine wrote, which has its config in
-    it; None stands for the default model.
+    Without ``weights``, ``model`` may be a name of a metafile, or a checkpoint that
+    mmengine wrote, which has its config in it; None stands for the default model.
 
     Raises:
         UserError: the weights are damaged or cannot be fetched, or a checkpoint has no
@@ -76,9 +45,8 @@ def resolve_model(
         shipped = list_shipped().get(str(model))
         if shipped:
             return shipped.config, check_shipped(shipped)
-        released = list_released().get(str(model))
-        if released:
-            return released.config, fetch_released(released)
+        if str(model) in dict(read_metafile()):
+            return import_module(RELEASE).fetch(str(model))
         if Path(model).suffix in ('.pth', '.pt'):
             return config_in(model), model
     return model, weights
@@ -154,90 +122,3 @@ def check_shipped(model: ShippedModel) -> Path:
             f'{digest[:12]}…, not {model.sha256[:12]}…; {remedy}.'
         )
     return model.checkpoint
-
-
-def list_released() -> dict[str, ReleasedModel]:
-    """The models of the release with a checkpoint, by their short names.
-
-    One of several names names the checkpoint.
-    """
-    return {
-        name: ReleasedModel(
-            model['Alias'][0], package_folder() / model['Config'], model['Weights']
-        )
-        for name, model in read_metafile()
-        if '://' in model['Weights']
-    }
-
-
-def fetch_released(model: ReleasedModel) -> Path:
-    """The checkpoint of a released model; fetched and converted if it is not there.
-
-    A download that was cut off continues. The SHA-256 of the file stands beside it.
-
-    Raises:
-        UserError: it cannot be fetched, or is not of this model.
-    """
-    checkpoint = model.checkpoint
-    if checkpoint.exists():
-        return checkpoint
-    check_writable_dir(checkpoint.parent, purpose='cache of models')
-    released = checkpoint.with_suffix('.released.pth')
-    if not released.exists():
-        remedy = f'fetch it in a browser, put it at {released}, and start again'
-        with blame(
-            f'{model.url}, the weights of {model.name}, cannot be fetched', remedy
-        ):
-            _download(model.url, released)
-    try:
-        with atomic_path(checkpoint) as part:
-            parts = convert_checkpoint(released, part)
-            if not _fits(model, parts):
-                candidates = [candidate.name for candidate in list_fitting(parts)]
-                names = ', '.join(candidates) or 'none'
-                raise UserError(
-                    f'{model.url} is no checkpoint of {model.name} but of {names}; '
-                    f'fetch the right one in a browser, put it at {released}, and start '
-                    'again.'
-                )
-            line = f'{sha256_of(part)}  {checkpoint.name}\n'
-            write_atomically(checkpoint.with_suffix('.sha256'), line.encode())
-    except UserError:
-        released.unlink()
-        raise
-    released.unlink()
-    return checkpoint
-
-
-def _download(url: str, file: Path) -> None:
-    try:
-        import gdown  # an extra
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            "gdown is missing: pip install 'stmixer_mm[weights]'"
-        ) from error
-    gdown.download(url, str(file), resume=True, timeout=DOWNLOAD_S)
-
-
-def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
-    """The models of the release that consist of the parts of a converted checkpoint."""
-    models = dict.fromkeys(list_released().values())
-    return [model for model in models if _fits(model, parts)]
-
-
-def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:
-    model_config = Config.fromfile(model.config).model
-    for part, config in parts.items():
-        settings = dict(config)
-        class_name = settings.pop('type').rpartition('.')[2]
-        if not model_config[part].type.endswith(class_name):
-            return False
-        for name, value in settings.items():
-            if not _same(model_config[part].get(name, value), value):
-                return False
-    return True
-
-
-def _same(first: object, second: object) -> bool:
-    sequences = isinstance(first, Sequence) and isinstance(second, Sequence)
-    return tuple(first) == tuple(second) if sequences else first == second

@@ -1,114 +1,19 @@
-"""Models by name: of the release, of this package, and those in a checkpoint."""
-
-import errno
-from pathlib import Path
-from types import SimpleNamespace
+"""Models by name: of this package, and those in a checkpoint."""
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
-from tiny_release import SIZES, released_state_dict
+from mmengine.config import Config
 
-from stmixer_mm.apis import model_zoo
 from stmixer_mm.apis.conversion import write_weights
 from stmixer_mm.apis.model_zoo import (
+    DEFAULT_MODEL,
     check_shipped,
     config_in,
-    fetch_released,
-    list_fitting,
-    list_released,
     list_shipped,
     resolve_model,
 )
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError
-
-pytest.importorskip('gdown')
-
-
-@pytest.fixture
-def drive(monkeypatch, tmp_path):
-    """Content of a download (``data``), and its requests (``calls``)."""
-    drive = SimpleNamespace(data=b'', calls=0)
-
-    def download(url, file, **options):
-        drive.calls += 1
-        Path(file).write_bytes(drive.data)
-
-    monkeypatch.setattr('gdown.download', download)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    return drive
-
-
-@pytest.fixture(scope='module')
-def released(tmp_path_factory):
-    """A made-up checkpoint of the release, and a model that has a config for it."""
-    folder = tmp_path_factory.mktemp('released')
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.save(dict(model=released_state_dict('slowonly')), folder / 'x.pth')
-    sizes = dict(SIZES)
-    del sizes['num_classes']
-    config = folder / 'stmixer_tiny.py'
-    config.write_text(
-        f'model = dict(decoder=dict(type="STMixerDecoder", **{sizes}),\n'
-        'backbone=dict(type="mmaction.ResNet3dSlowOnly", depth=50),\n'
-        'neck=dict(type="ChannelProjection3D"))'
-    )
-    model = model_zoo.ReleasedModel('tiny', config, 'https://drive.google.com/uc?id=x')
-    return SimpleNamespace(data=(folder / 'x.pth').read_bytes(), model=model)
-
-
-def full_disk(file):
-    raise OSError(errno.ENOSPC, 'No space left on device')
-
-
-def test_weights_are_fetched_once_and_converted(drive, released, monkeypatch):
-    """A full disk does not lose the download."""
-    drive.data = released.data
-    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
-        patch.setattr('os.fsync', full_disk)
-        fetch_released(released.model)
-    (download,) = released.model.checkpoint.parent.iterdir()
-    assert download.read_bytes() == released.data
-    checkpoint = fetch_released(released.model)
-    assert checkpoint == released.model.checkpoint == fetch_released(released.model)
-    assert drive.calls == 1
-    assert 'decoder.stages.1.offsets.bias' in torch.load(checkpoint)['state_dict']
-    digest = checkpoint.with_suffix('.sha256').read_text()
-    assert digest.endswith(f'  {checkpoint.name}\n')
-    assert len(list(checkpoint.parent.iterdir())) == 2
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'said'),
-    [
-        ('cut', 'cannot be read'),
-        ('no checkpoint', 'cannot be read'),
-        ('of another model', 'no checkpoint of stmixer_slowonly-r50_ava22 but of none'),
-    ],
-)
-def test_a_wrong_file_is_not_kept(drive, released, wrong, said):
-    drive.data = dict(cut=released.data[:-1000]).get(wrong, released.data)
-    if wrong == 'no checkpoint':
-        drive.data = b'<html>Quota exceeded</html>'
-    model = released.model
-    if wrong == 'of another model':
-        model = list_released()['stmixer_slowonly-r50_ava22']
-    with pytest.raises(UserError, match=said):
-        fetch_released(model)
-    assert list(model.checkpoint.parent.iterdir()) == []
-
-
-def test_the_models_of_the_release_fit_their_own_parts():
-    models = list_released()
-    assert models['stmixer-m_ava22'] == models['stmixer_slowonly-r50_ava22']
-    models = set(models.values())
-    assert len(models) == 5
-    for model in models:
-        named = model_zoo.Config.fromfile(model.config).model
-        parts = {part: named[part] for part in ('backbone', 'neck', 'decoder')}
-        fitting = [candidate.name for candidate in list_fitting(parts)]
-        assert model.name in fitting and len(fitting) == 1 + ('vit' in model.name)
 
 
 def save(path, cfg):
@@ -117,7 +22,7 @@ def save(path, cfg):
 
 
 def test_a_checkpoint_has_its_config_in_it(tmp_path):
-    cfg = model_zoo.Config(
+    cfg = Config(
         dict(
             model=dict(
                 type='STMixer', sizes=(1, -2.5), parts=[dict(b=None), {'1.x': True}]
@@ -140,7 +45,7 @@ def test_a_config_in_a_checkpoint_is_data(tmp_path, cfg):
 
 
 def test_weights_of_the_package_are_compared_with_their_sum(tmp_path):
-    shipped = list_shipped()[model_zoo.DEFAULT_MODEL]
+    shipped = list_shipped()[DEFAULT_MODEL]
     assert resolve_model(None, None) == (shipped.config, shipped.checkpoint)
     damaged = tmp_path / 'model.safetensors'
     damaged.write_bytes(shipped.checkpoint.read_bytes()[:-1] + b'?')

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from tiny import data_sample, whole_frames
 
-from stmixer_mm.models.release import convert_state_dict, released_name
+from stmixer_mm.projects.release.names import convert_state_dict, released_name
 from stmixer_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'stmixer'
