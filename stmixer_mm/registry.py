@@ -20,13 +20,17 @@ TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 
 # Modules of projects with parts that were in the core: checkpoints and configs name these
 # without importing the project.
-_MOVED = dict.fromkeys(
-    (
-        *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
-        *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),
-    ),
-    'stmixer_mm.projects.tubelets',
-)
+_MOVED = {
+    name: f'stmixer_mm.projects.{project}'
+    for project, names in {
+        'pyramids': ('FPN3D', 'PAFPN3D', 'BiFPN3D'),
+        'tubelets': (
+            *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
+            *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),
+        ),
+    }.items()
+    for name in names
+}
 
 
 def import_moved(name: str) -> None:

@@ -245,6 +245,7 @@ def _find_class(
     """The class of a part; None for what is not a class, such as a function."""
     if not isinstance(name, str) or is_timm(name):
         return name if inspect.isclass(name) else None
+    import_moved(name)
     prefix, _, plain = name.rpartition('.')
     scope = scope or prefix or DefaultScope.get_current_instance().scope_name
     names = []

@@ -14,8 +14,6 @@ from stmixer_mm.models.decoder.initial_boxes import LearnedBoxes, WholeFrameBoxe
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
-from stmixer_mm.models.necks.bifpn3d import BiFPN3D
-from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.projection import ChannelProjection3D, ResampleTime
 from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D

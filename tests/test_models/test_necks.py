@@ -5,15 +5,10 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.necks import FPN, PAFPN
 
-from stmixer_mm.models import (
-    FPN3D,
-    PAFPN3D,
-    BiFPN3D,
-    ChannelProjection3D,
-    ResampleTime,
-)
+from stmixer_mm.models import ChannelProjection3D, ResampleTime
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.projection import resample_time
+from stmixer_mm.projects.pyramids import FPN3D, PAFPN3D, BiFPN3D
 
 each_pyramid = pytest.mark.parametrize('pyramid', [FPN3D, PAFPN3D, BiFPN3D])
 CHANNELS = [4, 6, 8]

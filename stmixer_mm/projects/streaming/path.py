@@ -13,8 +13,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.backbones.framewise import FramewiseBackbone
-from stmixer_mm.models.necks.bifpn3d import BiFPN3D
-from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.models.necks.projection import ChannelProjection3D
@@ -93,7 +91,7 @@ def _sees_one_frame(module: nn.Module) -> bool:
         return module.num_segments is None
     if kind is ChannelProjection3D:
         return module.num_frames is None
-    if kind in (FPN3D, PAFPN3D, BiFPN3D):
+    if getattr(kind, 'only_layers_join_frames', False):
         return _has_no_kernel_in_time(module)
     return kind is FramewiseNeck
 

@@ -28,6 +28,9 @@ class Pyramid3D(BaseModule):
         act_cfg: Activation after each norm.
     """
 
+    # A stream may look at the layers for those that see several frames.
+    only_layers_join_frames = True
+
     def __init__(
         self,
         *,

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from mmcv.cnn import DepthwiseSeparableConvModule
 from torch import Tensor, nn
 
-from stmixer_mm.models.necks.fpn3d import Pyramid3D
 from stmixer_mm.models.necks.levels import resize
+from stmixer_mm.projects.pyramids.fpn3d import Pyramid3D
 from stmixer_mm.registry import MODELS
 
 
