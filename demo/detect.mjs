@@ -5,7 +5,7 @@
 //   ffmpeg -v error -i VIDEO -f image2pipe -c:v ppm - | node detect.mjs MODEL.onnx FPS
 //
 // A third argument is the seconds between keyframes (1). Prints the JSON of
-// tools/demo.py --tracker none; the video's frames must be at one rate.
+// stmixer detect --tracker none; the video's frames must be at one rate.
 
 import { readFileSync } from 'node:fs';
 import ort from 'onnxruntime-node';

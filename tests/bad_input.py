@@ -23,8 +23,8 @@ def read_data(name):
 
 
 GOOD = {
-    'demo': 'new.mp4 tiny.py tiny.pth --out o.mp4',
-    'live': 'new.mp4 tiny.py tiny.pth',
+    'detect': 'new.mp4 --model tiny.py --weights tiny.pth --out o',
+    'live': 'new.mp4 --model tiny.py --weights tiny.pth',
     'train': 'tiny.py --work-dir w',
     'test': 'tiny.py tiny.pth --work-dir w',
     'evaluate': 'found.csv tiny.py',

@@ -29,6 +29,12 @@ def run_tool(tool, *args):
         runpy.run_path(str(path), run_name='__main__')
 
 
+def named(model):
+    """Options of detect and live for a config and its checkpoint."""
+    config, checkpoint = model
+    return '--model', config, '--weights', checkpoint
+
+
 def run_and_fail(capsys, tool, *args):
     """The one line that a tool ends with."""
     with pytest.raises(SystemExit) as leave:

@@ -41,9 +41,9 @@ LOG_EVERY_S = 10.0
 
 def main(
     source: str,
-    config: str | None = None,
-    checkpoint: str | None = None,
     *,
+    model: str | None = None,
+    weights: str | None = None,
     page: Annotated[int | None, number(int, 0, 65535), dict(metavar='PORT')] = None,
     host: str = '127.0.0.1',
     json_lines: Annotated[str | None, dict(metavar='FILE')] = None,
@@ -52,7 +52,7 @@ def main(
     nms_thr: Score = NMS_THR,
     reuse: Reuse = 'auto',
     device: str | None = None,
-    model: ModelOptions,
+    building: ModelOptions,
     settings: Overrides,
     tiling: TileOptions,
     alerting: AlertOptions,
@@ -61,9 +61,9 @@ def main(
     Args:
         source: Number of a camera, address (rtsp://…, http://…), video file, folder of
             pictures, or - for standard input.
-        config: Config file, a model by its name (default: stmixer-n_jhmdb), or a
-            checkpoint with its config in it.
-        checkpoint: Checkpoint file or URL, or a file written by tools/export.py.
+        model: Model of this package (default: stmixer-n_jhmdb), or of the release, by
+            its name; a checkpoint with its config in it; or with --weights a config.
+        weights: Checkpoint file or URL, or a file written by tools/export.py.
         page: Serve a web page at this port; 0 for any free one.
         host: Address of the page; all but this machine's get a token.
         json_lines: Write a line per keyframe, - for standard output.
@@ -87,7 +87,7 @@ def main(
         lines = take_stdout(stack) if json_lines == '-' else json_lines
         predictor = choose_predictor(**tiling)
         inferencer = ActionDetInferencer(
-            config, checkpoint, device, cfg_options=overrides(**settings), **model
+            model, weights, device, cfg_options=overrides(**settings), **building
         )
         if has_file:
             check_no_input([lines], inferencer.input_files, purpose='--json-lines')

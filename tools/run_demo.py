@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -116,35 +117,29 @@ def main(
     results = max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime)
     scores = json.loads(results.read_text())
     (metric,) = (name for name in scores if name.endswith('mAP/overall'))
-    drawn = (work_dir / 'demo.mp4').resolve()
-    timeline = drawn.with_suffix('.png')
-    options = '--out', drawn, '--timeline', timeline, '--interval-s', job.interval_s
-    options = job.video, job.config, checkpoint, *options, *overrides
-    run('detecting', 'demo.py', *options)
-
+    model = '--model', job.config, '--weights', checkpoint, '--overwrite', *overrides
+    drawn = show(job.video, work_dir, job.interval_s, model)
     what = 'on the nine keyframes that it learned' if job.is_clip else 'on new videos'
+    print(f'  checkpoint: {checkpoint}\n  {metric} ({what}): {scores[metric]:.3f}')
     seconds = print_time(start)
     score = dict(metric=metric, score=scores[metric], seconds=seconds)
     write_json(summary, dict(video=str(drawn), checkpoint=checkpoint, **score))
-    print_persons(drawn.with_suffix('.json'))
-    print(
-        f'  {metric} ({what}): {scores[metric]:.3f}\n'
-        f'  checkpoint: {checkpoint}\n  video: {drawn}\n  timeline: {timeline}'
-    )
 
 
-def show(video: Path, work_dir: Path) -> None:
-    """Detect in a video by the model of this package, and say who does what."""
-    options = '--out', work_dir, '--interval-s', 0.5
+def show(
+    video: Path, work_dir: Path, interval_s: float = 0.5, model: Sequence[object] = ()
+) -> Path:
+    """Detect in a video, say who does what, and where that is drawn."""
+    options = '--out', work_dir, '--interval-s', interval_s, *model
     run('detecting', 'detect.py', video, *options)
     detections = work_dir / video.with_suffix('.json').name
-    print_persons(detections)
-    for suffix, what in (
-        ('.mp4', 'video'),
-        ('.png', 'timeline'),
-        ('.json', 'detections'),
-    ):
-        print(f'  {what}: {detections.with_suffix(suffix).resolve()}')
+    for line in describe(VideoDetections.load(detections)):
+        print(f'  {line}')
+    drawn = detections.with_suffix('.mp4').resolve()
+    print(f'  video: {drawn}')
+    print(f'  timeline: {drawn.with_suffix(".png")}')
+    print(f'  detections: {drawn.with_suffix(".json")}')
+    return drawn
 
 
 def draw_toy(work_dir: Path) -> Path:
@@ -170,11 +165,6 @@ def print_time(start: float) -> float:
     seconds = round(time.monotonic() - start, 1)
     print(f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}')
     return seconds
-
-
-def print_persons(detections: Path) -> None:
-    for line in describe(VideoDetections.load(detections)):
-        print(f'  {line}')
 
 
 def find_clip(clip: Path | None) -> Path | None:

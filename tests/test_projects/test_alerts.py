@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from detections import keyframe
-from run_tool import run_and_fail, run_tool
+from run_tool import named, run_and_fail, run_tool
 from tiny_stmixer import write_video
 
 from stmixer_mm.errors import UserError
@@ -175,7 +175,16 @@ def test_the_tool_tells_a_server_and_a_program(tiny_model, tmp_path, serve, capf
     options = ('--on', 'score>=0', '--post', serve([200], received))
     command = f'{sys.executable} {script}'
     run_tool(
-        *('live', video, *tiny_model, *options, '--run', command, '--score-thr', 0),
+        *(
+            'live',
+            video,
+            *named(tiny_model),
+            *options,
+            '--run',
+            command,
+            '--score-thr',
+            0,
+        ),
         *('--cfg-options', 'model.head.score_thr=0.0'),
     )
     persons = {

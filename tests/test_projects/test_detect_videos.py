@@ -2,10 +2,12 @@ import json
 import os
 import shutil
 
+import av
+import numpy as np
 import pytest
 import torch
 from detections import without_nulls
-from run_tool import run_and_fail, run_tool
+from run_tool import named, run_and_fail, run_tool
 from tiny_stmixer import tool_environment, write_model, write_video
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
@@ -36,7 +38,7 @@ def expected(project):
 
 
 def detect(project, out, *options, videos='videos.txt'):
-    model = '--model', project / 'tiny.py', '--weights', project / 'tiny.pth'
+    model = named((project / 'tiny.py', project / 'tiny.pth'))
     args = (project / videos, *model, '--no-video', '--out', out, *options)
     run_tool('detect', *args, '--cfg-options', 'model.head.score_thr=0.0')
 
@@ -224,3 +226,39 @@ def test_ray_writes_the_same_rows(project, expected, tmp_path, monkeypatch, form
         lines = [path.read_text().splitlines() for path in tmp_path.iterdir()]
         rows = [json.loads(line) for part in lines for line in part]
     assert {row['video']: without_nulls(row) for row in rows} == expected
+
+
+def test_damage_is_left_out_and_told(tiny_model, tmp_path, capsys):
+    video = tmp_path / 'bad.mkv'
+    times = np.arange(60) / 10
+    with av.open(video, 'w') as target:
+        options = {'g': '20', 'bf': '0', 'sc_threshold': '0'}
+        stream = target.add_stream('h264', rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, 'yuv420p'
+        sound = target.add_stream('aac', rate=16000)
+        for index in range(60):
+            picture = np.full((240, 320, 3), 4 * index, np.uint8)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        noise = np.zeros((1, 96000), np.float32)
+        sound_frame = av.AudioFrame.from_ndarray(noise, format='fltp', layout='mono')
+        sound_frame.sample_rate = 16000
+        target.mux([*stream.encode(None), *sound.encode(sound_frame)])
+        target.mux(sound.encode(None))
+    with av.open(video) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        start, size = packets[30].pos, packets[30].size
+    data = video.read_bytes()
+    video.write_bytes(data[: start + 8] + bytes(size - 8) + data[start + size :])
+    out = tmp_path / 'out'
+    args = (video, *named(tiny_model), '--out', out, '--interval-s', 0.5)
+    message = run_and_fail(capsys, 'detect', *args)
+    assert f'{video}: damaged, done in part' in message
+    record = json.loads((out / 'bad.json').read_text())
+    assert record['damage'] == [[3, 4]]
+    times_s = [keyframe['time_s'] for keyframe in record['keyframes']]
+    assert times_s == [0, 0.5, 1, 1.5, 2, 2.5, 4.5, 5, 5.5]
+    with av.open(out / 'bad.mp4') as container:
+        codecs = [track.codec_context.name for track in container.streams]
+        assert codecs == ['h264', 'aac']
+        shown = [float(frame.time) for frame in container.decode(video=0)]
+        np.testing.assert_allclose(shown, np.delete(times, range(30, 40)), atol=1e-3)

@@ -6,7 +6,7 @@ import signal
 import threading
 
 import pytest
-from run_tool import load_tool, run_tool
+from run_tool import load_tool, named, run_tool
 from tiny_stmixer import write_video
 
 EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
@@ -14,7 +14,9 @@ EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
 
 def test_a_file_is_shown_to_its_end(tiny_model, tmp_path, capfd):
     video = write_video(tmp_path / 'new.mp4', frames=10, fps=10, size=(96, 64))
-    run_tool('live', video, *tiny_model, '--page', 0, '--json-lines', '-', *EVERYONE)
+    run_tool(
+        'live', video, *named(tiny_model), '--page', 0, '--json-lines', '-', *EVERYONE
+    )
     printed = capfd.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]  # and nothing else
     assert all(line['latency_s'] > 0 for line in lines)
@@ -30,7 +32,7 @@ def test_lines_of_the_last_run_survive_a_source_that_does_not_open(
     video.write_text('no video')
     lines.write_text('last run')
     with pytest.raises(SystemExit):
-        run_tool('live', video, *tiny_model, '--json-lines', lines)
+        run_tool('live', video, *named(tiny_model), '--json-lines', lines)
     assert lines.read_text() == 'last run'
 
 
@@ -53,7 +55,7 @@ def test_an_interrupted_program_ends_whole(tiny_model, tmp_path, capfd):
     url = 'http://{}:{}'.format(*server.server_address)
     options = ('--page', 0, '--json-lines', lines, '--fast', *EVERYONE)
     with pytest.raises(SystemExit) as leave:
-        run_tool('live', url, *tiny_model, *options)
+        run_tool('live', url, *named(tiny_model), *options)
     is_over.set()
     assert leave.value.code == 128 + signal.SIGTERM
     server.shutdown()

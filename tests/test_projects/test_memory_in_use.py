@@ -64,7 +64,7 @@ def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
 
 
 def test_a_page_needs_a_memory_of_the_past_alone(project, capsys):
-    model = project / 'memory.py', project / 'work/epoch_1.pth'
+    model = '--model', project / 'memory.py', '--weights', project / 'work/epoch_1.pth'
     line = run_and_fail(capsys, 'live', project / '1.mp4', *model, '--page', 0)
     assert 'past_only=True' in line
 

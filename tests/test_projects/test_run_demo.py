@@ -55,7 +55,14 @@ def checkpoints():
 def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
     saved = interrupt(demo, 'test.py')
     demo.main(**OPTIONS)
-    assert demo.calls == ['make_toy_dataset', 'train', 'test', 'train', 'test', 'demo']
+    assert demo.calls == [
+        'make_toy_dataset',
+        'train',
+        'test',
+        'train',
+        'test',
+        'detect',
+    ]
     assert checkpoints() == saved != set()
     summary = json.loads(Path('work_dirs/demo/summary.json').read_text())
     assert summary['metric'] == 'mAP/overall'

@@ -30,7 +30,7 @@ def test_a_real_clip_is_learnt_from_and_detected_in(tmp_path, monkeypatch):
 
     (checkpoint,) = tmp_path.glob('work_dirs/*/iter_24.pth')
     video = clip / 'basketball.mp4'
-    thr = '--person-thr', 0
-    run_tool('demo', video, CONFIG, checkpoint, '--out', 'found.mp4', *thr)
-    keyframes = json.loads(Path('found.json').read_text())['keyframes']
+    model = '--model', CONFIG, '--weights', checkpoint, '--person-thr', 0
+    run_tool('detect', video, *model, '--out', 'results')
+    keyframes = json.loads(Path('results/basketball.json').read_text())['keyframes']
     assert len(keyframes) > 9 and all(keyframe['persons'] for keyframe in keyframes)

@@ -108,7 +108,8 @@ def detect_videos(
             # The last file: then the video is finished.
             replace(detections, **version, made_with=digest).save(file)
         problems[source] = _problem_of(detections)
-        _tell(source, problems[source])
+        if len(todo) > 1:
+            _tell(source, problems[source])
     if table:
         write_rows(csv_file, _list_rows(files, digest), with_ids=True)
     _raise_problems(problems)
@@ -236,9 +237,13 @@ def _tell(video: str, problem: str | None) -> None:
 
 def _raise_problems(problems: Mapping[str, str | None]) -> None:
     """Raise if there is a problem among those by video, None where there is none."""
-    if num_bad := sum(problem is not None for problem in problems.values()):
+    bad = {video: problem for video, problem in problems.items() if problem}
+    if len(problems) == len(bad) == 1:
+        ((video, problem),) = bad.items()
+        raise UserError(f'{name_source(video)}: {problem}')
+    if bad:
         raise UserError(
-            f'{num_bad} of {len(problems)} videos had problems (listed above).'
+            f'{len(bad)} of {len(problems)} videos had problems (listed above).'
         )
 
 
@@ -276,8 +281,9 @@ def detect_with_ray(
 
         ray.shutdown()
     problems = dict.fromkeys(videos, 'failed (ended its worker)') | outcomes
-    for video, problem in problems.items():
-        _tell(video, problem)
+    if len(problems) > 1:
+        for video, problem in problems.items():
+            _tell(video, problem)
     _raise_problems(problems)
 
 
