@@ -20,7 +20,7 @@ Predictions = Iterable[tuple[Clip, InstanceData]]
 
 
 class Reader(NamedTuple):
-    """How predictions become keyframes."""
+    """A reader of predictions as keyframes."""
 
     # Called with model, predictions and loader, score_thr and tracker.
     read: Callable[..., Iterator[Keyframe]]

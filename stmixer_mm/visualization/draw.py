@@ -51,7 +51,7 @@ def enlarge(frame: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def person_colors(ids: Iterable[int]) -> list[list[Color]]:
-    """One colour for all that a person does, by the person's number."""
+    """The colour of a person, by the person's number."""
     return [[PALETTE[number % len(PALETTE)]] for number in ids]
 
 

@@ -47,7 +47,7 @@ class Fault(NamedTuple):
 
 
 class KeyframeRow(NamedTuple):
-    """One person doing one action at one keyframe; or a keyframe, of a timestamp file."""
+    """An action of a person at a keyframe; or a keyframe, of a timestamp file."""
 
     line: int
     video_id: str

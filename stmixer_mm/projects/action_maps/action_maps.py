@@ -21,7 +21,7 @@ from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 
 def overlap_shares(starts: Tensor, ends: Tensor, num_cells: int, cell: float) -> Tensor:
-    """How much of an interval lies in each of a row of cells.
+    """Shares of an interval in each of a row of cells.
 
     Args:
         starts, ends: (...,)

@@ -1,4 +1,4 @@
-"""From annotation files to the csv files and the label map that training reads."""
+"""Conversion of annotation files to the csv files and the label map of a training."""
 
 import codecs
 import math

@@ -177,7 +177,7 @@ def _read_sequence(
 
 
 def _read_bbox(keyframe: Mapping, size: tuple[int, int] | None) -> Bbox:
-    """In percent; a rotated box is turned around its upper left corner, in pixels."""
+    """The box in percent; a rotated one turns around its upper left corner, in pixels."""
     x, y, width, height = (
         float(keyframe[name]) for name in ('x', 'y', 'width', 'height')
     )
@@ -198,7 +198,7 @@ def _read_bbox(keyframe: Mapping, size: tuple[int, int] | None) -> Bbox:
 
 
 def _first_region(key: str, regions: Mapping[str, Mapping]) -> str:
-    """The region that has no parent among the ancestors of one."""
+    """The first ancestor of a region, which has no parent."""
     ancestors = [key]
     while (parent := regions[ancestors[-1]].get('parentID')) in regions:
         if parent in ancestors:

@@ -16,10 +16,10 @@ def choose_unfinished(
     *,
     overwrite: bool,
 ) -> dict[str, Path]:
-    """Those of the results, by source, that are missing, damaged or out of date.
+    """Results, by source, that are missing, damaged or out of date.
 
     Args:
-        files: Results, by source.
+        files: All results, by source.
         read_digest: Reads what a result was made with; None: it is missing. It raises
             ``UserError`` for one that is damaged.
         digest: Of the model and the options now.

@@ -1,4 +1,4 @@
-"""How sure an AP is: bootstrap over test videos, as pure functions.
+"""Confidence intervals of AP: bootstrap over test videos, as pure functions.
 
 N detections of a class, R of them right; V videos, D draws. Detections are matched once;
 a draw weighs the videos, as if each were there so many times.
@@ -24,7 +24,7 @@ class Judged(NamedTuple):
 
 
 def draw_videos(num_videos: int, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """How often (V, D) each video is in draws of V videos with replacement."""
+    """Counts (V, D) of each video in D draws of V videos with replacement."""
     shares = np.full(num_videos, 1 / num_videos)
     return np.random.default_rng(seed).multinomial(num_videos, shares, draws).T
 
@@ -79,7 +79,7 @@ def _precision(hits: np.ndarray, false: np.ndarray) -> np.ndarray:
 
 
 def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """How many (D,) of detections (N,) in these videos are there in each draw."""
+    """Numbers (D,) of detections in each draw, of N detections in these videos."""
     return np.bincount(videos, minlength=len(weights)) @ weights
 
 

@@ -172,7 +172,7 @@ def tube_error_shares(
 
 
 def best_overlaps(tubes: Tubes, gts: Sequence[Tubes], **measures: float) -> Overlaps:
-    """Of N tubes with the true one of their sequence each that they overlap most."""
+    """Overlaps of N tubes with the true tube of their sequence that each overlaps most."""
     best = np.zeros((3, len(tubes.lengths)))
     for gt_tubes in gts:
         for _, place, overlaps in overlaps_by_gt(tubes, gt_tubes, **measures):

@@ -96,7 +96,7 @@ def _write_openvino(traced: Traced, about: Metadata, file: Path) -> None:
 
 @functools.cache
 def _openvino() -> object:
-    """One ``Core`` for the process.
+    """The ``Core`` of the process.
 
     Each one sets a signal stack. If two are destroyed in the order of their creation,
     the second restores the first one's stack, which is gone: at the next signal with a

@@ -85,7 +85,7 @@ def parse_condition(text: str, classes: Sequence[str] | None) -> list[Term]:
 
 
 def holds(terms: list[Term], person: Person, action: Action) -> bool:
-    """Whether all terms hold; one about a score that a person lacks does not."""
+    """True if all terms hold; a term on a score that a person lacks does not."""
     values = dict(
         action=action.action,
         score=action.score,

@@ -162,7 +162,7 @@ def _write_tracks(detections: VideoDetections, file: Path, form: str) -> None:
 
 
 def read_finished(file: Path, source: str) -> VideoDetections | None:
-    """The result of a video as it is now; None if there is none.
+    """The result of a video in its present version; None if there is none.
 
     Raises:
         UserError: it is damaged.
@@ -180,7 +180,7 @@ def read_finished(file: Path, source: str) -> VideoDetections | None:
 def _read_digest(
     file: Path, source: str, *, suffixes: Iterable[str], form: str | None
 ) -> str | None:
-    """What the result of a video was made with; None if it or a file beside it lacks."""
+    """Digest of the model and options of a result; None if any of its files is missing."""
     detections = read_finished(file, source)
     if detections is None or not all(
         path.exists() for path in _outputs(file, suffixes, form)
@@ -236,7 +236,7 @@ def _tell(video: str, problem: str | None) -> None:
 
 
 def _raise_problems(problems: Mapping[str, str | None]) -> None:
-    """Raise if there is a problem among those by video, None where there is none."""
+    """Raise the problems of videos; None where a video has none."""
     bad = {video: problem for video, problem in problems.items() if problem}
     if len(problems) == len(bad) == 1:
         ((video, problem),) = bad.items()

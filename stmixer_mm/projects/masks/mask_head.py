@@ -272,7 +272,7 @@ def place_cells(
 
 
 def how_far_outside(points: Tensor, bboxes: Tensor) -> Tensor:
-    """How far points lie outside of boxes, in widths plus heights of the box.
+    """Distances of points outside of boxes, in widths plus heights of the box.
 
     Args:
         points: x and y in pixels, (h, w, 2).

@@ -145,7 +145,7 @@ def check_classes(bank: Bank, classes: Sequence[str]) -> None:
 
 
 def find_owners(bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
-    """Of n boxes the annotated one that overlaps most, from 1; 0 where none does."""
+    """The annotated box that each of n boxes overlaps most, from 1; 0 for none."""
     if not len(gt_bboxes):
         return torch.zeros(len(bboxes), dtype=torch.long)
     ious, best = bbox_overlaps(bboxes, gt_bboxes).max(dim=1)
@@ -181,7 +181,7 @@ class BankActions(STMixer):
 
     @cached_property
     def key(self) -> str:
-        """Of the detector's weights, which do not change."""
+        """Digest of the detector's weights, which do not change."""
         return detector_key(self)
 
     def recall(self, persons: Tensor, bboxes: Tensor, data_samples: Samples) -> Tensor:

@@ -141,7 +141,7 @@ class ProposalBoxes(InitialBoxes):
 
 
 def taken(dense_head: Mapping, settings: dict[str, object]) -> dict[str, object]:
-    """Those of the settings that a class takes, or one whose ``kwargs`` it hands on."""
+    """Settings that a class takes, or that a base takes by ``kwargs``."""
     kind = dense_head['type']
     part = MODELS.get(kind) if isinstance(kind, str) else kind
     bases = [base.__init__ for base in part.__mro__ if '__init__' in vars(base)]

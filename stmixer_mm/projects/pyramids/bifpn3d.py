@@ -66,7 +66,7 @@ class WeightedFusion(nn.Module):
 
 
 class BiFPNLayer(nn.Module):
-    """One way down and one way up, of the same fusions."""
+    """A way down and a way up, of the same fusions."""
 
     def __init__(self, num_levels: int, **fusion) -> None:
         super().__init__()

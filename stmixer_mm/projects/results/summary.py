@@ -23,7 +23,7 @@ class Stretch(NamedTuple):
 
 
 class PersonAction(NamedTuple):
-    """What a person of a video did of an action, in seconds of the video."""
+    """An action of a person in a video, in seconds of the video."""
 
     video: str
     person: int

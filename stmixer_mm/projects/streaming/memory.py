@@ -90,7 +90,7 @@ class FrameMemory:
     # Loading
 
     def choose(self, clip: Clip, frame_inds: np.ndarray) -> np.ndarray:
-        """Those frames of a clip, counted from its first, that are to be loaded."""
+        """Frames of a clip, counted from its first, that have to be loaded."""
         first, self._view = clip.frames.start, clip.sample.get('view', 0)
         self._numbers = tuple((first + frame_inds).tolist())
         missing = sorted({*self._numbers} - self._loaded[self._view])

@@ -1,4 +1,4 @@
-"""From predictions in tiles to those of the frame.
+"""Predictions of a frame from those in its tiles.
 
 V views of a clip: the whole frame, then its tiles; n persons in all of them, in K frames
 of the clip (1, or those of tubelets).

@@ -16,7 +16,7 @@ HEIGHTS = 40 / 576, 90 / 576
 
 
 def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[str]]:
-    """As :func:`script.actions_of`; nobody is said to meet anyone in a crowd."""
+    """Actions as :func:`script.actions_of`; in a crowd no one meets anyone."""
     return script.actions_of(scene, t, [False for _ in is_visible])
 
 

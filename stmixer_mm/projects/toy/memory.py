@@ -33,7 +33,7 @@ class Visit(NamedTuple):
 
 
 def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[str]]:
-    """As :func:`script.actions_of`, with the two actions that need a memory."""
+    """Actions as :func:`script.actions_of`, with the two that need a memory."""
     actions = script.actions_of(scene, t, is_visible)
     second = round(t)
     *earlier, guest = (guest for guest, _ in groupby(scene.guests[: second + 1]))

@@ -33,7 +33,7 @@ _HAIRS = np.array([(30, 25, 20), (110, 70, 30), (215, 180, 95), (150, 150, 150)]
 
 
 class Person(NamedTuple):
-    """One actor: ``legs[k]`` and ``arms[k]`` are done around second k.
+    """An actor, who does ``legs[k]`` and ``arms[k]`` around second k.
 
     ``yaw`` is where the body faces (0 the viewer, pi / 2 the right), which says nothing
     about where it walks; ``arm_side`` is the arm that acts (1 the person's left, 0 both).
@@ -122,7 +122,7 @@ def is_moot(scene: Scene, second: int) -> bool:
 
 
 def _approaching(scene: Scene, second: int) -> list[tuple[int, int]]:
-    """Pairs of who walks to the right and who to the left around a second."""
+    """Pairs of persons who walk to the right and to the left around a second."""
     legs = [person.legs[second] for person in scene.persons]
     return [
         (i, j)
@@ -155,7 +155,7 @@ def random_scene(rng: RandomState, aspect: float) -> Scene:
 def random_person(
     rng: RandomState, aspect: float, start_x: float, duration: int = DURATION
 ) -> Person:
-    """Draw a person who does this and that, mostly in view."""
+    """Draw a person with random actions, mostly in view."""
     height, speed = rng.uniform(0.6, 0.88), rng.uniform(0.35, 0.5)
     stays = rng.rand() < 0.85  # in view
     legs, x = [], start_x
