@@ -9,6 +9,7 @@ cannot be read is reported on one line; the exit status is then 1.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
@@ -56,24 +57,11 @@ def main(
             detections.csv.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
-    # Workers of Ray have other current folders.
-    paths = dict(model=model, weights=weights, label_file=building.pop('label_file'))
-    for name, path in paths.items():
-        if path is not None and os.path.exists(path):
-            paths[name] = os.path.abspath(path)
-
-    def build() -> ActionDetInferencer:
-        import stmixer_mm.projects.export
-        import stmixer_mm.projects.streaming  # noqa: F401
-
-        return ActionDetInferencer(
-            **paths,
-            **building,
-            device=device,
-            cfg_options=overrides(**settings),
-            show_progress=False,
-        )
-
+    options = dict(building, cfg_options=overrides(**settings), device=device)
+    label_file = absolute(options.pop('label_file'))
+    build = partial(
+        build_inferencer, absolute(model), absolute(weights), label_file, options
+    )
     detection['predictor'] = choose_predictor(**tiling)
     sources = list_sources(videos)
     check_form(form, with_ray=cluster['address'] is not None)
@@ -84,6 +72,22 @@ def main(
         import stmixer_mm.projects.annotate  # noqa: F401
     files = dict(draw=not no_video, table=shard[1] == 1, overwrite=overwrite, form=form)
     detect_videos(sources, build, out, shard=shard, **files, **detection)
+
+
+def absolute(path: str | None) -> str | None:
+    """The path of a file from any folder, as workers of Ray have others; else a name."""
+    return os.path.abspath(path) if path and os.path.exists(path) else path
+
+
+def build_inferencer(
+    model: str | None, weights: str | None, label_file: str | None, options: dict
+) -> ActionDetInferencer:
+    import stmixer_mm.projects.export
+    import stmixer_mm.projects.streaming  # noqa: F401
+
+    return ActionDetInferencer(
+        model, weights, label_file=label_file, show_progress=False, **options
+    )
 
 
 def check_form(form: Form | None, *, with_ray: bool) -> None:

@@ -75,45 +75,46 @@ def main(
             model can; always, or it is an error; never.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
-    alerts = make_alerts(**alerting)
+    alerts, predictor = make_alerts(**alerting), choose_predictor(**tiling)
     if json_lines is None and page is None:
         json_lines = '-'
-    has_file = json_lines not in (None, '-')
-    if has_file:
-        purpose, files = '--json-lines', input_files(source)
-        check_writable_file(json_lines, purpose=purpose, inputs=files)
+    purpose, outputs = '--json-lines', {json_lines} - {None, '-'}
+    for file in outputs:
+        check_writable_file(file, purpose=purpose, inputs=input_files(source))
     frames = LiveSource(source)
     with ExitStack() as stack:
         lines = take_stdout(stack) if json_lines == '-' else json_lines
-        predictor = choose_predictor(**tiling)
         inferencer = ActionDetInferencer(
             model, weights, device, cfg_options=overrides(**settings), **building
         )
-        if has_file:
-            check_no_input([lines], inferencer.input_files, purpose='--json-lines')
-        detector, loader = inferencer.model, ClipLoader(inferencer.model.cfg)
-        detect = partial(
-            detect_clips,
-            detector,
-            loader,
-            predictor=predictor,
-            score_thr=min(score_thr, LEAST_SCORE),
-            nms_thr=nms_thr,
-            reuse=reuse,
-            tracker=build_tracker(DEFAULT_TRACKER),
-        )
-        live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
+        check_no_input(outputs, inferencer.input_files, purpose=purpose)
+        options = dict(predictor=predictor, nms_thr=nms_thr, reuse=reuse)
+        live = make_live(inferencer.model, frames, interval_s, score_thr, **options)
         if lines is not None:
             live.listeners.append(JsonLines(lines, score_thr))
         if page is not None:
-            check_memory(detector)
-            server = stack.enter_context(open_page(live, host, page, score_thr))
-            log(f'page: {server.url}')
+            check_memory(inferencer.model)
+            stack.enter_context(open_page(live, host, page, score_thr))
         told = dict(source=frames.name, score_thr=score_thr, log=log)
-        for listener in alerts(detector.classes, **told):
+        for listener in alerts(inferencer.model.classes, **told):
             live.listeners.append(listener)
             stack.callback(listener.close)
         watch(live)
+
+
+def make_live(
+    model: nn.Module,
+    frames: LiveSource,
+    interval_s: float,
+    score_thr: float,
+    **options,
+) -> LiveDetection:
+    """Detection in a live source; the options are those of :func:`.detect_clips`."""
+    loader = ClipLoader(model.cfg)
+    options |= dict(tracker=build_tracker(DEFAULT_TRACKER))
+    options |= dict(score_thr=min(score_thr, LEAST_SCORE))  # for what the page may show
+    detect = partial(detect_clips, model, loader, **options)
+    return LiveDetection(frames, detect, loader.spans, interval_s, log=log)
 
 
 def take_stdout(stack: ExitStack) -> TextIO:
@@ -138,7 +139,9 @@ def check_memory(detector: nn.Module) -> None:
 def open_page(live: LiveDetection, host: str, port: int, score_thr: float):
     with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
         from stmixer_mm.projects.live.page import LivePage
-    return LivePage(LivePictures(score_thr), live, host, port)
+    page = LivePage(LivePictures(score_thr), live, host, port)
+    log(f'page: {page.url}')
+    return page
 
 
 def watch(live: LiveDetection) -> None:

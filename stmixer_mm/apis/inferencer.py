@@ -47,7 +47,12 @@ from stmixer_mm.datasets.streams import (
     name_source,
     open_source,
 )
-from stmixer_mm.datasets.videos import DamagedVideo, OnDamage, join_stretches
+from stmixer_mm.datasets.videos import (
+    DamagedVideo,
+    OnDamage,
+    Video,
+    join_stretches,
+)
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import (
@@ -235,13 +240,11 @@ class ActionDetInferencer:
         try:
             fps = options.pop('fps', None)
             reader = open_source(source, fps=fps, on_damage=note_damage)
-            is_stream = isinstance(reader, FrameStream)
+            is_stream, is_drawn = isinstance(reader, FrameStream), vis_file is not None
             pictures = reader.branch() if is_stream else reader.path
             keyframes = self.stream(reader, on_damage=note_damage, **options)
-            keyframes = self._record(
-                detections, keyframes, is_drawn=vis_file is not None
-            )
-            if vis_file is not None:
+            keyframes = self._record(detections, keyframes, is_drawn=is_drawn)
+            if is_drawn:
                 render_video(
                     pictures,
                     keyframes,
@@ -259,13 +262,8 @@ class ActionDetInferencer:
         has_tracker = options.get('tracker', DEFAULT_TRACKER) not in (None, 'none')
         if has_tracker or any(keyframe.ids for keyframe in detections.keyframes):
             detections.tubes = list_tubes(detections.keyframes)
-        with suppress(UserError):  # no picture can be decoded
-            if reader is not None and reader.size is not None:
-                detections.fps = reader.fps
-                detections.height, detections.width = reader.size
-                detections.total_frames = len(reader)
-                if reader.pixel_aspect != 1:
-                    detections.pixel_aspect = reader.pixel_aspect
+        if reader is not None:
+            _note_frames(detections, reader)
         return detections
 
     def _record(
@@ -311,12 +309,10 @@ class ActionDetInferencer:
         Raises:
             UserError: the only source cannot be read, or an output is an input.
         """
-        sources = list_sources(inputs)
-        vis, preds = (
-            Path(out_dir, name) if out_dir and not is_left_out else None
-            for name, is_left_out in dict(vis=no_save_vis, preds=no_save_pred).items()
-        )
-        names, files = _file_names(sources), [*self.input_files, *input_files(inputs)]
+        sources, inputs = list_sources(inputs), input_files(inputs)
+        vis = None if no_save_vis or not out_dir else Path(out_dir, 'vis')
+        preds = None if no_save_pred or not out_dir else Path(out_dir, 'preds')
+        names, files = _file_names(sources), [*self.input_files, *inputs]
         for folder, suffix in (vis, 'mp4'), (preds, 'json'):
             if folder is not None:
                 check_writable_dir(folder, purpose='out_dir')
@@ -342,6 +338,17 @@ class ActionDetInferencer:
         if pred_out_file:
             write_json(pred_out_file, [video.to_dict() for video in predictions])
         return dict(predictions=predictions, visualization=videos)
+
+
+def _note_frames(detections: VideoDetections, reader: Video | FrameStream) -> None:
+    """Note rate, size and number of the frames of an open source."""
+    with suppress(UserError):  # no picture can be decoded
+        if reader.size is not None:
+            detections.fps = reader.fps
+            detections.height, detections.width = reader.size
+            detections.total_frames = len(reader)
+            if reader.pixel_aspect != 1:
+                detections.pixel_aspect = reader.pixel_aspect
 
 
 def _name_part(part: object) -> str:

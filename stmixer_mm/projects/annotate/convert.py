@@ -3,7 +3,7 @@
 import codecs
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -87,32 +87,22 @@ def convert_annotations(
     """
     check_writable_file(out, purpose='--out', suffixes=('.csv',))
     label_map = Path(label_map or Path(out).with_name('action_list.pbtxt'))
-    notes, sizes = Counter(), {}
-    keyframes: Keyframes = {}
-    annotated_files: list[Annotations] = []
-    with ErrorCollector() as errors:
-        for file in files:
-            with errors.collect():
-                annotated_files.append(read_file(file, notes))
-    actions = [
-        name
-        for annotated_file in annotated_files
-        for name in resolve_actions(annotated_file, attributes, idle, notes)
-    ]
+    notes = Counter()
+    annotated_files = _read_files(files, notes)
+    actions = []
+    for annotated_file in annotated_files:
+        actions += resolve_actions(annotated_file, attributes, idle, notes)
     ids = _action_ids(unique(actions), label_map)
+    annotated_videos = chain.from_iterable(file.videos for file in annotated_files)
+    keyframes: Keyframes = {}
+    sizes: dict[str, tuple[int, int]] = {}
     with ErrorCollector() as errors:
-        annotated_videos = [video for file in annotated_files for video in file.videos]
-        for video in _choose(annotated_videos, only):
+        for video in _choose([*annotated_videos], only):
             with errors.collect():
                 facts = find_facts(video, videos, fps)
                 sizes[facts.name] = facts.size
-                for time, people in _keyframes(video, facts, every, ids, notes):
-                    if (facts.name, time) in keyframes:
-                        raise UserError(
-                            f'{video.file}: {facts.name} is annotated at {time:g} s in '
-                            'another file too; leave one out.'
-                        )
-                    keyframes[facts.name, time] = people
+                people = _keyframes(video, facts, every, ids, notes)
+                _add(keyframes, video, facts, people)
     if not any(keyframes.values()):
         raise UserError(
             f'{", ".join(files)} has no person with an action at a keyframe, one every '
@@ -121,6 +111,30 @@ def convert_annotations(
     paths = _write(Path(out), label_map, keyframes, sizes, ids)
     names = {number: name for name, number in ids.items()}
     return Conversion(files=paths, keyframes=keyframes, names=names, notes=notes)
+
+
+def _add(
+    keyframes: Keyframes,
+    video: AnnotatedVideo,
+    facts: VideoFacts,
+    video_keyframes: Iterable[tuple[float, list[AnnotatedPerson]]],
+) -> None:
+    for time, people in video_keyframes:
+        if (facts.name, time) in keyframes:
+            raise UserError(
+                f'{video.file}: {facts.name} is annotated at {time:g} s in another file '
+                'too; leave one out.'
+            )
+        keyframes[facts.name, time] = people
+
+
+def _read_files(files: Sequence[str], notes: Counter) -> list[Annotations]:
+    annotated_files = []
+    with ErrorCollector() as errors:
+        for file in files:
+            with errors.collect():
+                annotated_files.append(read_file(file, notes))
+    return annotated_files
 
 
 def _write(

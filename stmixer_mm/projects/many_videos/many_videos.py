@@ -82,12 +82,12 @@ def detect_videos(
         UserError: the folder cannot be written to, or has results of another model or
             of other options; at the end, if videos have problems.
     """
+    sources, csv_file = _absolute(sources), Path(out, 'detections.csv')
     check_writable_dir(out, purpose='folder --out')
     lock_folder(out, purpose='detection', shared=shard[1] > 1)
-    sources, csv_file = _absolute(sources), Path(out, 'detections.csv')
     if draw:
-        inputs = (file for source in sources for file in source_files(source))
-        check_no_input([out], map(os.path.dirname, inputs), purpose='folder --out')
+        folders = {os.path.dirname(file) for s in sources for file in source_files(s)}
+        check_no_input([out], folders, purpose='folder --out')
     if table:
         check_own(csv_file, ','.join(COLUMNS))
     files = result_files(out, sources, ('.mp4', '.png') if draw else (), form)
@@ -108,8 +108,7 @@ def detect_videos(
             # The last file: then the video is finished.
             replace(detections, **version, made_with=digest).save(file)
         problems[source] = _problem_of(detections)
-        if len(todo) > 1:
-            _tell(source, problems[source])
+        _tell(source, problems[source] if len(todo) > 1 else None)
     if table:
         write_rows(csv_file, _list_rows(files, digest), with_ids=True)
     _raise_problems(problems)

@@ -1,7 +1,7 @@
 """Banks of many videos: a file for each, whole or not there."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -94,14 +94,21 @@ def extract(
     todo = choose_unfinished(
         share, read_digest, about['made_with'], overwrite=overwrite
     )
-    problems, steps['batch_size'] = 0, batch_size
-    for video, file in tqdm(todo.items(), unit='video'):
-        if problem := extract_video(detector, video, file, about, **steps):
+    extract_videos(detector, todo, about, batch_size=batch_size, **steps)
+
+
+def extract_videos(
+    detector: STMixer, files: Mapping[str, Path], about: dict, **options
+) -> None:
+    """Write the bank of each video; ``UserError`` at the end if any has a problem."""
+    problems = 0
+    for video, file in tqdm(files.items(), unit='video'):
+        if problem := extract_video(detector, video, file, about, **options):
             problems += 1
             tqdm.write(f'{video}: {problem}', file=sys.stderr)
     if problems:
         raise UserError(
-            f'{problems} of {len(todo)} videos had problems (listed above).'
+            f'{problems} of {len(files)} videos had problems (listed above).'
         )
 
 
