@@ -106,16 +106,10 @@ EXCHANGES = {
         neck=dict(type='FPN3D', norm_cfg=dict(type='BN3d'), temporal_kernel=1)
         | dict(act_cfg=dict(type='LeakyReLU', negative_slope=0.1))
     ),
-    'projection-bifpn3d': dict(
-        neck=[
-            projection([16, 64]),
-            dict(type='BiFPN3D', in_channels=[64, 64], out_channels=64),
-        ]
-    ),
-    'vit-pyramid-bifpn3d': dict(
+    'vit-pyramid-fpn3d': dict(
         neck=[
             dict(type='ViTPyramid3D', in_channels=64, out_channels=64),
-            dict(type='BiFPN3D', in_channels=[64] * 4, out_channels=64),
+            dict(type='FPN3D', in_channels=[64] * 4, out_channels=64),
         ]
     ),
     'framewise-bfp': dict(

@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from mmdet.models.necks import FPN, PAFPN
 
 from stmixer_mm.models import ChannelProjection3D, ResampleTime
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.projection import resample_time
-from stmixer_mm.projects.pyramids import FPN3D, PAFPN3D, BiFPN3D
+from stmixer_mm.projects.pyramids import FPN3D, PAFPN3D
 
-each_pyramid = pytest.mark.parametrize('pyramid', [FPN3D, PAFPN3D, BiFPN3D])
+each_pyramid = pytest.mark.parametrize('pyramid', [FPN3D, PAFPN3D])
 CHANNELS = [4, 6, 8]
 SIZES = [(8, 12), (4, 6), (2, 3)]
 
@@ -72,9 +71,8 @@ def test_levels_keep_their_sizes(pyramid, temporal_kernel, sizes):
 
 @each_pyramid
 def test_gradients_reach_all(pyramid):
-    extra = {} if pyramid is BiFPN3D else dict(add_extra_convs='on_output')
     norm = dict(type='GN', num_groups=2)
-    neck = build(pyramid, num_outs=5, norm_cfg=norm, **extra)
+    neck = build(pyramid, num_outs=5, norm_cfg=norm, add_extra_convs='on_output')
     feats = [feat.requires_grad_() for feat in make_feats()]
     outs = neck(feats)
     assert shapes(outs)[3:] == [(2, 8, 2, 1, 2), (2, 8, 2, 1, 1)]
@@ -102,31 +100,6 @@ def test_frames_mix_only_by_the_temporal_kernel(pyramid):
         neck = build(pyramid, temporal_kernel=temporal_kernel).eval()
         for out, alone in zip(neck(feats), neck(first), strict=True):
             assert torch.allclose(out[:, :, :1], alone, atol=1e-5) is apart
-
-
-def test_bifpn_layer_against_the_formulas():
-    neck = build(BiFPN3D, num_repeats=1)
-    fine, middle, coarse = neck.project(make_feats())
-    (layer,) = neck.layers
-    for node in [*layer.down, *layer.up]:
-        torch.nn.init.uniform_(node.weights, 0.1, 2)
-
-    def node(fusion, *feats):
-        weights = fusion.weights / (fusion.weights.sum() + 1e-4)
-        return fusion.conv(sum(w * f for w, f in zip(weights, feats, strict=True)))
-
-    def double(feat):
-        return feat.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
-
-    def halve(feat):
-        return F.max_pool3d(feat, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-
-    middle_down = node(layer.down[0], middle, double(coarse))
-    fine_out = node(layer.down[1], fine, double(middle_down))
-    middle_out = node(layer.up[0], middle, middle_down, halve(fine_out))
-    coarse_out = node(layer.up[1], coarse, halve(middle_out))
-    outs = layer([fine, middle, coarse])
-    torch.testing.assert_close(outs, [fine_out, middle_out, coarse_out])
 
 
 def test_projections_own_resampling_is_the_adapters():

@@ -1,6 +1,5 @@
 """Necks that fuse levels and frames: pyramids of 3-D convolutions."""
 
-from stmixer_mm.projects.pyramids.bifpn3d import BiFPN3D
 from stmixer_mm.projects.pyramids.fpn3d import FPN3D, PAFPN3D
 
-__all__ = ['FPN3D', 'PAFPN3D', 'BiFPN3D']
+__all__ = ['FPN3D', 'PAFPN3D']

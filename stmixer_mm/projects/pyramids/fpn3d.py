@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
+from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
 from stmixer_mm.models.necks.levels import as_levels, check_channels, resize
@@ -71,11 +71,7 @@ class Pyramid3D(BaseModule):
 
     def init_weights(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv3d) and module.groups > 1:
-                # Xavier's fan out counts all groups: a depthwise convolution would
-                # take most of the signal.
-                caffe2_xavier_init(module)
-            elif isinstance(module, nn.Conv3d):
+            if isinstance(module, nn.Conv3d):
                 xavier_init(module, distribution='uniform')
         super().init_weights()
 
