@@ -69,7 +69,7 @@ class Options:
         size: Of the clip.
         dtype: Half precision by autocast; compared with ours in float32, too.
         compile: Compile our stages.
-        packed: Pack the weights of our adaptive mixing, as with demo.py --fast; for
+        packed: Pack the weights of our adaptive mixing, as with detect --fast; for
             evaluation in float32 on the CPU.
         json: Write the rows to this file.
     """
