@@ -21,7 +21,12 @@ model = dict(
 )
 train_dataloader = dict(dataset=dict(frame_stride=8))
 train_cfg = dict(max_epochs=2, val_interval=2)
-default_hooks = dict(check_checkpoint=dict(allow=['neck.maps']))
+# New: the maps. Left behind: what the queries know of actions.
+default_hooks = dict(
+    check_checkpoint=dict(
+        allow=['neck.maps', r'decoder\.stages\.\d+\.(temporal|action_branch)\.']
+    )
+)
 randomness = dict(seed=0)
 
 use = dict(

@@ -7,14 +7,17 @@ import torch
 from detections import assert_same_keyframes
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from run_tool import ROOT
 from tiny_stmixer import write_project
 
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.engine.checkpoints import check_state
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.action_maps.action_maps import ActionMaps, box_means
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.streaming.memory import FrameMemory
+from stmixer_mm.registry import MODELS
 
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
 BACKBONE = dict(
@@ -123,3 +126,15 @@ def test_streams_equal_clips(config):
     )
     assert len(streamed) > 1
     assert_same_keyframes(streamed, alone)
+
+
+def test_the_second_recipe_starts_from_the_weights_of_the_first():
+    first, second = (
+        Config.fromfile(ROOT / 'configs/small' / f'{name}_jhmdb-rgb.py')
+        for name in ('stmixer-n_1xb8-4x8x1-5e', 'stmixer-n-maps_1xb8-4x8x1-2e')
+    )
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        weights = MODELS.build(first.model).state_dict()
+        model = MODELS.build(second.model)
+    allow = second.default_hooks.check_checkpoint.allow
+    check_state(model, weights, source='first', allow=allow)
