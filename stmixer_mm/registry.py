@@ -23,6 +23,7 @@ TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 _MOVED = {
     name: f'stmixer_mm.projects.{project}'
     for project, names in {
+        'proposals': ('LearnedBoxes',),
         'pyramids': ('FPN3D', 'PAFPN3D'),
         'tubelets': (
             *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),

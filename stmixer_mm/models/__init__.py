@@ -10,7 +10,7 @@ from stmixer_mm.models.backbones.slowfast_pyramid import (
 from stmixer_mm.models.backbones.taps import TappedBackbone
 from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
-from stmixer_mm.models.decoder.initial_boxes import LearnedBoxes, WholeFrameBoxes
+from stmixer_mm.models.decoder.initial_boxes import WholeFrameBoxes
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.stmixer_head import STMixerHead

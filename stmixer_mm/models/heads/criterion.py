@@ -149,17 +149,20 @@ class SetCriterion(BaseModule):
             those of another, what the losses are divided by (n, 3), see :meth:`count`,
             and the persons of the matched queries in the last stage.
         """
-        known_sizes = [persons.size(1) for persons in known_persons.values()]
-        num_matched = stages[0].bboxes.size(1) - sum(known_sizes)
+        num_known = sum(persons.size(1) for persons in known_persons.values())
+        num_matched = stages[0].bboxes.size(1) - num_known
         matched, truth = match_persons(stages, data_samples, num_matched, self.assigner)
-        known = [[persons.numpy()] * len(stages) for persons in known_persons.values()]
-        persons = np.concatenate([matched, *known], axis=2)
-        groups = np.repeat(range(1 + len(known)), [num_matched, *known_sizes])
+        groups = {'': matched}
+        for prefix, persons in known_persons.items():
+            groups[prefix] = np.stack([persons.numpy()] * len(stages))
+        sizes = [persons.shape[2] for persons in groups.values()]
+        group_numbers = np.repeat(range(len(groups)), sizes)
+        persons = np.concatenate([*groups.values()], axis=2)
         places = [*(f'd{number}.' for number in range(len(stages) - 1)), '']
         targets = {}
-        for group, prefix in enumerate(['', *known_persons]):
+        for group, prefix in enumerate(groups):
             for place, stage_persons in zip(places, persons, strict=True):
-                group_persons = np.where(groups == group, stage_persons, -1)
+                group_persons = np.where(group_numbers == group, stage_persons, -1)
                 targets[place + prefix] = make_targets(
                     group_persons, truth, self.single_label
                 )

@@ -6,11 +6,12 @@ Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are fin
 from collections.abc import Sequence
 from typing import Literal
 
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.models.necks.levels import as_levels, check_channels, resize
+from stmixer_mm.models.necks.levels import as_levels, check_channels
 from stmixer_mm.registry import MODELS
 
 
@@ -157,3 +158,20 @@ class PAFPN3D(FPN3D):
             sums.append(feat + resize(downsample(sums[-1]), feat.shape[-2:]))
         fused = zip(self.pafpn_convs, sums[1:], strict=True)
         return [finest, *(conv(feat) for conv, feat in fused)]
+
+
+def resize(feat: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, T, H, W) to (H, W) = ``size``, frame by frame.
+
+    A side that is too long is max-pooled, one that is too short repeats its cells.
+    """
+    size, feat_size = tuple(size), tuple(feat.shape[-2:])
+    if feat_size == size:
+        return feat
+    planes = feat.flatten(1, 2)
+    pooled = tuple(map(min, feat_size, size))
+    if pooled != feat_size:
+        planes = F.adaptive_max_pool2d(planes, pooled)
+    if pooled != size:
+        planes = F.interpolate(planes, size)
+    return planes.unflatten(1, feat.shape[1:3])
