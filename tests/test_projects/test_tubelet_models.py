@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-import test_decoder as decoders
+import tiny_decoder as decoders
 import torch
 from mmengine.structures import InstanceData
 from tiny import (
