@@ -2,12 +2,11 @@
 
 # ruff: noqa: F401
 from stmixer_mm.models.backbones.efficientnet_lite import EfficientNetLite0
-from stmixer_mm.models.backbones.framewise import FramewiseBackbone, TimmBackbone
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone
 from stmixer_mm.models.backbones.slowfast_pyramid import (
     NonLocalBlock3D,
     ResNet3dSlowFastPyramid,
 )
-from stmixer_mm.models.backbones.taps import TappedBackbone
 from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import WholeFrameBoxes

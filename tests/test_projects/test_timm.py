@@ -6,8 +6,8 @@ from mmengine.config import Config
 
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.backbones.framewise import TimmBackbone
 from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.projects.backbones.timm import TimmBackbone
 from stmixer_mm.registry import MODELS
 
 pytest.importorskip('timm')
