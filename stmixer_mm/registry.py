@@ -25,7 +25,7 @@ _MOVED = {
     for project, names in {
         'backbones': ('TappedBackbone', 'TimmBackbone'),
         'proposals': ('LearnedBoxes',),
-        'pyramids': ('FPN3D', 'PAFPN3D'),
+        'pyramids': ('FPN3D', 'PAFPN3D', 'ResampleTime'),
         'tubelets': (
             *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
             *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),

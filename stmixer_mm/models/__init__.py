@@ -14,5 +14,5 @@ from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.necks.framewise import FramewiseNeck
-from stmixer_mm.models.necks.projection import ChannelProjection3D, ResampleTime
+from stmixer_mm.models.necks.projection import ChannelProjection3D
 from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from stmixer_mm.models import ChannelProjection3D, ResampleTime
+from stmixer_mm.models import ChannelProjection3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.projection import resample_time
+from stmixer_mm.projects.pyramids import ResampleTime
 
 
 def test_projections_own_resampling_is_the_adapters():

@@ -60,7 +60,9 @@ def match_persons(
     }
     logits = torch.stack([stage.person_logits[:, :num_queries] for stage in stages])
     bboxes = torch.stack([stage.bboxes[:, :num_queries] for stage in stages])
-    persons = read_persons(**truth)
+    persons = InstanceData(**truth)  # as mmdet's assigners and costs take them
+    persons.bboxes = persons.bboxes.float()
+    persons.labels = logits.new_full((len(persons),), PERSON, dtype=torch.long)
     if type(assigner) is HungarianAssigner:
         costs = compare(logits, bboxes, persons, counts, metas, assigner)
         costs, *fields = to_host(costs, *truth.values())
@@ -94,12 +96,6 @@ def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
     return InstanceData(scores=scores, bboxes=bboxes, priors=bboxes)
 
 
-def read_persons(bboxes: Tensor, labels: Tensor, **states: Tensor) -> InstanceData:
-    """Persons as mmdet's assigners and costs take them; labels say that they are."""
-    labels = labels.new_full((len(labels),), PERSON, dtype=torch.long)
-    return InstanceData(labels=labels, bboxes=bboxes.float(), **states)
-
-
 def compare(
     logits: Tensor,
     bboxes: Tensor,
@@ -128,11 +124,7 @@ def compare(
 
 
 def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
-    """Persons, from 1, with the least sum of costs, (S, B, Q); 0: none.
-
-    Args:
-        costs: Of each clip's queries for its persons, in (S, B, Q, k).
-    """
+    """Persons, from 1, with the least sum of each clip's costs (S, B, Q, k); 0: none."""
     persons = np.zeros(costs[0].shape[:3], int)
     for stage, clip in np.ndindex(persons.shape[:2]):
         rows, columns = linear_sum_assignment(costs[clip][stage, clip])
