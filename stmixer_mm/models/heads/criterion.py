@@ -149,22 +149,21 @@ class SetCriterion(BaseModule):
             those of another, what the losses are divided by (n, 3), see :meth:`count`,
             and the persons of the matched queries in the last stage.
         """
+        num_clips, num_queries = stages[0].bboxes.shape[:2]
         num_known = sum(persons.size(1) for persons in known_persons.values())
-        num_matched = stages[0].bboxes.size(1) - num_known
-        matched, truth = match_persons(stages, data_samples, num_matched, self.assigner)
-        groups = {'': matched}
-        for prefix, persons in known_persons.items():
-            groups[prefix] = np.stack([persons.numpy()] * len(stages))
-        sizes = [persons.shape[2] for persons in groups.values()]
-        group_numbers = np.repeat(range(len(groups)), sizes)
-        persons = np.concatenate([*groups.values()], axis=2)
+        matched, truth = match_persons(
+            stages, data_samples, num_queries - num_known, self.assigner
+        )
         places = [*(f'd{number}.' for number in range(len(stages) - 1)), '']
-        targets = {}
-        for group, prefix in enumerate(groups):
-            for place, stage_persons in zip(places, persons, strict=True):
-                group_persons = np.where(group_numbers == group, stage_persons, -1)
+        targets, first = {}, 0
+        for prefix, persons in {'': matched, **known_persons}.items():
+            last = first + persons.shape[-1]
+            rows = np.full((len(stages), num_clips, num_queries), -1)
+            rows[..., first:last] = persons
+            first = last
+            for place, stage_rows in zip(places, rows, strict=True):
                 targets[place + prefix] = make_targets(
-                    group_persons, truth, self.single_label
+                    stage_rows, truth, self.single_label
                 )
         totals = [self.count(target) for target in targets.values()]
         targets, totals = move_together(
