@@ -23,7 +23,9 @@ TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 _MOVED = {
     name: f'stmixer_mm.projects.{project}'
     for project, names in {
-        'pyramids': ('FPN3D', 'PAFPN3D'),
+        'backbones': ('TappedBackbone', 'TimmBackbone'),
+        'proposals': ('LearnedBoxes',),
+        'pyramids': ('FPN3D', 'PAFPN3D', 'ResampleTime'),
         'tubelets': (
             *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
             *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),
@@ -82,8 +84,10 @@ def _in_own_scope(cfg: dict | list) -> dict | list:
         return [*map(_in_own_scope, cfg)]
     kind = cfg.get('type') if isinstance(cfg, dict) else None
     if is_timm(kind):
-        return {**cfg, 'type': 'TimmBackbone', 'name': kind.removeprefix(TIMM)}
+        cfg = {**cfg, 'type': 'TimmBackbone', 'name': kind.removeprefix(TIMM)}
+        kind = cfg['type']
     name = kind.__module__ if isinstance(kind, type) else str(kind)
+    import_moved(name)  # a host's registry looks for it, under the host's scope
     scope, dot, _ = name.partition('.')
     # The hosts' classes are not found from the scope of this package.
     if not dot or scope not in root.MODELS.children or scope == 'stmixer_mm':

@@ -20,7 +20,6 @@ from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
-    make_sampler,
 )
 from stmixer_mm.projects.profiling.memory import bytes_in_use, peak_bytes
 from stmixer_mm.projects.profiling.meter import machine, take_turns
@@ -261,12 +260,7 @@ class SamplingBench(DecoderBench):
         return points.to(self.device).requires_grad_(self.is_training)
 
     def outputs(self, decoder: nn.Module) -> list[Tensor]:
-        sampler = make_sampler(
-            self.feats,
-            strides=STRIDES,
-            num_groups=decoder.num_groups,
-            backend=decoder.sampling_backend,
-        )
+        sampler = decoder.make_memory(self.feats, STRIDES)
         return [mean for points in self.points for mean in sampler(points)]
 
 

@@ -22,9 +22,13 @@ def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def frame_scales(img_shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """:func:`frame_scale` of each of B frames, (B, 4), in one copy to the device."""
+    """:func:`frame_scale` of each of B frames, in one copy to the device.
+
+    They are (B, 1, …, 4), for boxes like these, (B, …, 4).
+    """
     sides = [side for h, w in img_shapes for side in (w, h, w, h)]
-    return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 4)
+    scales = stack_numbers(sides, dtype=like.dtype, device=like.device)
+    return scales.view(-1, *[1] * (like.dim() - 2), 4)
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:

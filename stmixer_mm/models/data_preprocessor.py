@@ -79,10 +79,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         """All tensors of a batch on the model's device, in one copy."""
         if self.device.type == 'cpu':
             return super().cast_data(data)
-        tensors: list[Tensor] = []
-        map_tensors(data, lambda tensor: tensors.append(tensor) or tensor)
-        copies = iter(move_together(tensors, self.device))
-        return map_tensors(data, lambda _: next(copies))
+        return move_together(data, self.device)
 
     def normalise(self, clip: Tensor) -> Tensor:
         """Normalise a clip (3, T, H, W), or several."""
@@ -106,12 +103,18 @@ def map_tensors(data: object, change: Callable[[Tensor], object]) -> object:
     if isinstance(data, Mapping):
         return {name: map_tensors(value, change) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [map_tensors(value, change) for value in data]
+        values = [map_tensors(value, change) for value in data]
+        return type(data)(*values) if hasattr(data, '_fields') else values
     return data
 
 
-def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors on a device, as parts of one buffer that crosses without a wait."""
+def move_together(data: object, device: torch.device) -> object:
+    """A copy of samples of a loader with its tensors of the host on a device.
+
+    They are parts of one buffer, which crosses without a wait.
+    """
+    tensors: list[Tensor] = []
+    map_tensors(data, lambda tensor: tensors.append(tensor) or tensor)
     # Multiples of any type's size.
     sizes = [-8 * (-tensor.nbytes // 8) for tensor in tensors]
     pinned = device.type == 'cuda' and torch.cuda.is_available()
@@ -125,7 +128,8 @@ def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
 
     for part, tensor in zip(parts(buffer), tensors, strict=True):
         part.copy_(tensor)
-    return parts(buffer.to(device, non_blocking=True))
+    copies = iter(parts(buffer.to(device, non_blocking=True)))
+    return map_tensors(data, lambda _: next(copies))
 
 
 def single_clips(inputs: Iterable[Tensor]) -> list[Tensor]:

@@ -1,9 +1,7 @@
-"""Time folded into the batch, for parts made for images, and the keyframe alone.
+"""Time folded into the batch, for parts made for images.
 
 Shapes: B clips, C channels, T frames.
 """
-
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -16,8 +14,3 @@ def fold_time(feat: Tensor) -> Tensor:
 def unfold_time(feat: Tensor, batch_size: int) -> Tensor:
     """(B * T, C, H, W) -> (B, C, T, H, W)"""
     return feat.unflatten(0, (batch_size, -1)).transpose(1, 2)
-
-
-def keyframes(feats: Sequence[Tensor]) -> list[Tensor]:
-    """Frames T // 2 of feats (B, C, T, H_l, W_l): (B, C, H_l, W_l), the keyframe's."""
-    return [feat[:, :, feat.size(2) // 2] for feat in feats]

@@ -51,9 +51,3 @@ def level_sides(
         for size, stride in zip(sizes, strides, strict=True)
         for cells in reversed(size)
     ]
-
-
-def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) -> bool:
-    """True if a level of (h, w) cells may have this stride, up to a cell."""
-    sides = zip(pad_shape, size, strict=True)
-    return all(abs(cells - pixels / stride) <= 1 for pixels, cells in sides)

@@ -3,27 +3,22 @@
 import pytest
 import torch
 from kept_bytes import bytes_kept_for_backward
-from tiny import tiny_decoder, whole_frames
+from tiny import tiny_decoder
+from tiny_decoder import (
+    TUBELETS,
+    assert_all_close,
+    each_kind,
+    made_up_feats,
+    make_decoder,
+    run,
+)
 
-import stmixer_mm.projects.tubelets  # noqa: F401
 from stmixer_mm.apis.config import check_part
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import STMixerDecoder
 from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
-from stmixer_mm.registry import MODELS
 
-STRIDES = (4, 8, 16, 32)
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
-TUBELETS = dict(type='STMixerTubeletDecoder')
-each_kind = pytest.mark.parametrize('kind', [{}, TUBELETS], ids=['persons', 'tubelets'])
-
-
-def make_decoder(**settings):
-    decoder = MODELS.build(tiny_decoder() | dict(num_frames=3) | settings)
-    decoder.init_weights()
-    for parameter in decoder.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    return decoder
 
 
 def make_twins(ours, theirs, **settings):
@@ -33,21 +28,6 @@ def make_twins(ours, theirs, **settings):
     return twins
 
 
-def made_up_feats(decoder, *, batch=2, size=(70, 100)):
-    """Levels of a clip whose size is not a multiple of the strides."""
-    shape = batch, decoder.embed_dims, decoder.num_frames
-    sizes = [[-(-pixels // stride) for pixels in size] for stride in STRIDES]
-    return [torch.randn(*shape, *cells, requires_grad=True) for cells in sizes]
-
-
-def run(decoder, feats, size=(70, 100)):
-    batch = len(feats[0])
-    img_shapes = torch.tensor([size, (60, 90), (50, 99)])[:batch]
-    boxes_xyzr = whole_frames(decoder, img_shapes).to(feats[0].device)
-    outputs = decoder(feats, boxes_xyzr, size).stages
-    return [values for output in outputs for values in output]
-
-
 def gradients(decoder, outputs, feats):
     generator = torch.Generator().manual_seed(1)
     loss = sum(
@@ -55,14 +35,6 @@ def gradients(decoder, outputs, feats):
         for values in outputs
     )
     return torch.autograd.grad(loss, [*decoder.parameters(), *feats])
-
-
-def assert_all_close(ours, theirs, tolerance):
-    for ours_each, theirs_each in zip(ours, theirs, strict=True):
-        scale = max(1.0, theirs_each.abs().max().item())
-        torch.testing.assert_close(
-            ours_each, theirs_each, rtol=tolerance, atol=tolerance * scale
-        )
 
 
 def test_a_back_end_of_ones_own_is_a_row(monkeypatch):

@@ -1,8 +1,8 @@
 """Laws of the other tests, with the back ends that run on a GPU."""
 
 import pytest
-import test_decoder as decoders
 import test_sampling as laws
+import tiny_decoder as decoders
 import torch
 
 from stmixer_mm.models.decoder.sampling.backends import (

@@ -19,8 +19,7 @@ def make_head(**settings):
 
 def targets_of(head, output, samples):
     """The truth for the queries of one stage."""
-    _, (targets,), *_ = head.match([output], samples, {})
-    return targets
+    return head.match([output], samples, {})[0]['']
 
 
 def stage_output(person_logits, bboxes, action_logits=None):

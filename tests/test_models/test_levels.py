@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.models.strides import derive_strides
+from stmixer_mm.projects.common.feats import fits_stride
 
 
 def maps(*sizes):

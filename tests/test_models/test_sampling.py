@@ -8,7 +8,6 @@ from stmixer_mm.models.boxes import box_size
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
-    make_sampler,
 )
 from stmixer_mm.models.decoder.sampling.sampler import level_weights, make_sample_points
 
@@ -16,6 +15,10 @@ STRIDES = (4, 8, 16, 32)
 # Triton's has tests of its own, which set up its interpreter.
 BACKENDS = sorted(set(SAMPLING_BACKENDS) - {'triton'})
 FAST_BACKENDS = sorted(set(BACKENDS) - {'grid_sample'})
+
+
+def make_sampler(feats, *, backend, **sizes):
+    return SAMPLING_BACKENDS[backend](feats, **sizes)
 
 
 def test_released_numbers():

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS, make_sampler
+from stmixer_mm.models.decoder.sampling.backends import (
+    SAMPLING_BACKENDS,
+    choose_backend,
+)
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.stage import STMixerStage
 from stmixer_mm.registry import MODELS
@@ -62,9 +65,6 @@ class STMixerDecoder(QueryDecoder):
         self.sampling_backend = sampling_backend
 
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> Sampler:
-        return make_sampler(
-            feats,
-            strides=strides,
-            num_groups=self.num_groups,
-            backend=self.sampling_backend,
-        )
+        backend = choose_backend(self.sampling_backend, feats[0].device)
+        sampler_type = SAMPLING_BACKENDS[backend]
+        return sampler_type(feats, strides=strides, num_groups=self.num_groups)

@@ -5,7 +5,6 @@ value for each of the K frames.
 """
 
 from collections.abc import Mapping
-from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -70,6 +69,7 @@ class SetCriterion(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
+        self.has_one_logit = getattr(self.loss_person, 'use_sigmoid', False)
         check_action_loss(self.loss_action, single_label)
 
     def check_truth(self, data_samples: Samples) -> None:
@@ -118,21 +118,18 @@ class SetCriterion(BaseModule):
         self.check_truth(data_samples)
         clip_len = data_samples[0].metainfo.get('clip_len')
         stages = [self.read(stage, clip_len) for stage in stages]
-        known_persons = known_persons or {}
         match = self.match
         if torch.compiler.is_compiling():  # else it would load the compiler for nothing
             match = torch.compiler.disable(match)  # on the host, in numpy
-        prefixes, targets, totals, persons = match(stages, data_samples, known_persons)
+        targets, totals, persons = match(stages, data_samples, known_persons or {})
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
-        places = [*(f'd{number}.' for number in range(len(stages) - 1)), '']
-        names = [place + prefix for prefix in prefixes for place in places]
         terms = {}
-        for number, name in enumerate(names):
+        for number, (prefix, stage_targets) in enumerate(targets.items()):
             stage = stages[number % len(stages)]
-            stage_terms = self.compare(stage, targets[number], totals[number])
-            terms |= {name + term: value for term, value in stage_terms.items()}
+            stage_terms = self.compare(stage, stage_targets, totals[number])
+            terms |= {prefix + name: value for name, value in stage_terms.items()}
         check_losses(stages, data_samples, terms)
         return terms, persons
 
@@ -142,41 +139,44 @@ class SetCriterion(BaseModule):
         stages: Stages,
         data_samples: Samples,
         known_persons: Mapping[str, Tensor],
-    ) -> tuple[list[str], list[Targets], Tensor, Tensor]:
-        """Targets for groups of queries, the stages of one after those of another.
+    ) -> tuple[dict[str, Targets], Tensor, Tensor]:
+        """Targets of all groups of queries in all stages.
 
         The host waits for the device once, and sends it all targets in one copy.
 
         Returns:
-            The prefixes of the groups, the targets, what their losses are divided by
-            (n, 3), see :meth:`count`, and the persons of the matched queries.
+            The targets by the prefix of their losses, the stages of one group after
+            those of another, what the losses are divided by (n, 3), see :meth:`count`,
+            and the persons of the matched queries in the last stage.
         """
-        num_queries = stages[0].bboxes.size(1)
+        num_clips, num_queries = stages[0].bboxes.shape[:2]
         num_known = sum(persons.size(1) for persons in known_persons.values())
         matched, truth = match_persons(
             stages, data_samples, num_queries - num_known, self.assigner
         )
-        groups = {'': matched}
-        for prefix, persons in known_persons.items():
-            groups[prefix] = np.stack([persons.numpy()] * len(stages))
-        targets, first = [], 0
-        for persons in groups.values():
-            elsewhere = first, num_queries - first - persons.shape[2]
-            first += persons.shape[2]
-            rows = np.pad(persons, ((0, 0), (0, 0), elsewhere), constant_values=-1)
-            targets += [make_targets(row, truth, self.single_label) for row in rows]
-        totals = np.array([self.count(target) for target in targets], np.float32)
-        values = map(torch.from_numpy, (*chain(*targets), totals))
-        *values, totals = move_together([*values], stages[0].bboxes.device)
-        values = iter(values)
-        targets = [Targets(*islice(values, len(Targets._fields))) for _ in targets]
-        return [*groups], targets, totals, torch.from_numpy(matched[-1])
+        places = [*(f'd{number}.' for number in range(len(stages) - 1)), '']
+        targets, first = {}, 0
+        for prefix, persons in {'': matched, **known_persons}.items():
+            last = first + persons.shape[-1]
+            rows = np.full((len(stages), num_clips, num_queries), -1)
+            rows[..., first:last] = persons
+            first = last
+            for place, stage_rows in zip(places, rows, strict=True):
+                targets[place + prefix] = make_targets(
+                    stage_rows, truth, self.single_label
+                )
+        totals = [self.count(target) for target in targets.values()]
+        targets, totals = move_together(
+            (targets, torch.tensor(totals, dtype=torch.float32)),
+            stages[0].bboxes.device,
+        )
+        return targets, totals, torch.from_numpy(matched[-1])
 
     def count(self, targets: Targets) -> tuple[float, float, float]:
         """Divisors of losses: weights of persons, boxes, weights of actions."""
         num_boxes = len(targets.bboxes)
         persons, actions = num_boxes, len(targets.actions)
-        if not uses_sigmoid(self.loss_person):
+        if not self.has_one_logit:
             persons = sum_weights(self.loss_person, targets.persons)
         if self.single_label:
             actions = sum_weights(self.loss_action, targets.actions)
@@ -184,7 +184,7 @@ class SetCriterion(BaseModule):
 
     def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
         """Predictions of a stage, float32; of tubelets, in the K frames."""
-        return in_float32(stage)
+        return type(stage)(*(values.float() for values in stage))
 
     def compare(
         self, stage: StageOutput, targets: Targets, totals: Tensor
@@ -193,7 +193,7 @@ class SetCriterion(BaseModule):
         person_total, num_boxes, action_total = totals
         person_logits = take_rows(stage.person_logits, targets.person_rows)
         persons = targets.persons
-        if uses_sigmoid(self.loss_person):
+        if self.has_one_logit:
             person_total = person_total.clamp(min=1 / get_world_size())
             person_logits = person_log_odds(person_logits)[:, None]
             persons = (persons == PERSON)[:, None].to(person_logits)
@@ -234,11 +234,7 @@ def divided_loss(
     return loss(pred, target, avg_factor=total) if len(pred) else pred.sum()
 
 
-def uses_sigmoid(loss: nn.Module) -> bool:
-    return getattr(loss, 'use_sigmoid', False)
-
-
-def sum_weights(loss: nn.Module, labels: np.ndarray) -> float:
+def sum_weights(loss: nn.Module, labels: Tensor) -> float:
     """Sum of a softmax loss's class weights over class numbers (n,)."""
     class_weight = getattr(loss, 'class_weight', None)
     return len(labels) if class_weight is None else np.take(class_weight, labels).sum()
@@ -257,7 +253,3 @@ def check_action_loss(loss: nn.Module, single_label: bool) -> None:
             'loss_action=QualityFocalLoss is a sum over the actions, which their number '
             'would multiply once more; take a mean, such as mmdet.FocalLoss.'
         )
-
-
-def in_float32(stage: StageOutput) -> StageOutput:
-    return type(stage)(*(values.float() for values in stage))

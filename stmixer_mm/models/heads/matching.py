@@ -16,8 +16,8 @@ from torch import Tensor
 
 from stmixer_mm.models.boxes import frame_scales
 from stmixer_mm.models.finite import check_stages
-from stmixer_mm.models.heads.targets import BACKGROUND, PERSON, Truth
-from stmixer_mm.structures import StageOutput
+from stmixer_mm.models.heads.targets import BACKGROUND, PERSON, ClipTruth
+from stmixer_mm.structures import PRESENT, StageOutput
 
 Samples = Sequence[ActionDataSample]
 Stages = Sequence[StageOutput]
@@ -35,11 +35,8 @@ def score_persons(person_logits: Tensor) -> Tensor:
 
 
 def match_persons(
-    stages: Stages,
-    data_samples: Samples,
-    num_queries: int,
-    assigner: object,
-) -> tuple[np.ndarray, Truth]:
+    stages: Stages, data_samples: Samples, num_queries: int, assigner: object
+) -> tuple[np.ndarray, list[ClipTruth]]:
     """Match the queries of all stages and clips; the host waits for the device once.
 
     Args:
@@ -50,33 +47,44 @@ def match_persons(
 
     Returns:
         The persons of the queries, (S, B, Q), see :meth:`.SetCriterion.loss`, and the
-        truth, on the host.
+        truth of each clip.
     """
     clips = [sample.gt_instances for sample in data_samples]
+    metas = [sample.metainfo for sample in data_samples]
     counts = [len(clip.bboxes) for clip in clips]
+    ends = np.cumsum(counts)
     truth = {
         name: torch.cat([clip[name] for clip in clips]).to(stages[0].bboxes.device)
         for name in ('bboxes', 'labels', 'states')
         if name in clips[0]
     }
-    queries = [
-        type(stage)(*(values[:, :num_queries] for values in stage)) for stage in stages
-    ]
-    is_hungarian = type(assigner) is HungarianAssigner
-    if is_hungarian:
-        img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-        matches = compare(queries, truth, counts, img_shapes, assigner)
+    logits = torch.stack([stage.person_logits[:, :num_queries] for stage in stages])
+    bboxes = torch.stack([stage.bboxes[:, :num_queries] for stage in stages])
+    persons = InstanceData(**truth)  # as mmdet's assigners and costs take them
+    persons.bboxes = persons.bboxes.float()
+    persons.labels = logits.new_full((len(persons),), PERSON, dtype=torch.long)
+    if type(assigner) is HungarianAssigner:
+        costs = compare(logits, bboxes, persons, counts, metas, assigner)
+        costs, *fields = to_host(costs, *truth.values())
+        if not np.isfinite(costs).all():
+            check_stages(stages, data_samples)
+        matches = assign(np.split(costs, ends[:-1], axis=-1))
     else:
-        matches = match_clips(queries, truth, counts, data_samples, assigner)
-    matches, *fields = to_host(matches, *truth.values())
-    if is_hungarian and not np.isfinite(matches).all():
-        check_stages(stages, data_samples)
-    truth = Truth.of(dict(zip(truth, fields, strict=True)), data_samples)
-    if is_hungarian:
-        costs = np.split(matches, np.cumsum(counts)[:-1], axis=-1)
-        assigned = [assign(clip[:, i]) for i, clip in enumerate(costs)]
-        matches = np.stack(assigned, axis=1)
-    return matches.astype(int), truth
+        matches = [
+            assigner.assign(
+                read_queries(logits[stage, clip], bboxes[stage, clip]),
+                persons[ends[clip] - counts[clip] : ends[clip]],
+                img_meta=metas[clip],
+            ).gt_inds
+            for stage, clip in np.ndindex(bboxes.shape[:2])
+        ]
+        matches, *fields = to_host(torch.stack(matches), *truth.values())
+        matches = matches.reshape(bboxes.shape[:3])
+    fields = [np.split(field, ends[:-1]) for field in fields]
+    if 'states' not in truth:
+        fields.append([np.full(count, PRESENT) for count in counts])
+    img_shapes = [meta['img_shape'] for meta in metas]
+    return matches.astype(int), [*map(ClipTruth.of, *fields, img_shapes)]
 
 
 def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
@@ -88,72 +96,39 @@ def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
     return InstanceData(scores=scores, bboxes=bboxes, priors=bboxes)
 
 
-def read_persons(truth: dict[str, Tensor]) -> InstanceData:
-    """Persons as mmdet's assigners and costs take them."""
-    bboxes = truth['bboxes'].float()
-    labels = bboxes.new_full((len(bboxes),), PERSON, dtype=torch.long)
-    states = {'states': truth['states']} if 'states' in truth else {}
-    return InstanceData(labels=labels, bboxes=bboxes, **states)
-
-
 def compare(
-    stages: Stages,
-    truth: dict[str, Tensor],
+    logits: Tensor,
+    bboxes: Tensor,
+    persons: InstanceData,
     counts: Sequence[int],
-    img_shapes: Sequence[tuple[int, int]],
+    metas: Sequence[dict],
     assigner: HungarianAssigner,
 ) -> Tensor:
-    """Costs of Q queries for the persons of all clips, (S, B, Q, N).
+    """Costs of the queries (S, B, Q, ·) for the persons of all clips, (S, B, Q, N).
 
     Each frame is stretched to a square of one size, so that one call compares all
     clips: mmdet's costs stay the same, and the eps of the IoUs negligible.
     """
-    logits = torch.stack([stage.person_logits for stage in stages])
-    bboxes = torch.stack([stage.bboxes for stage in stages])
-    shape = *bboxes.shape[:3], sum(counts)
+    shape = *bboxes.shape[:3], len(persons)
     if 0 in shape:
         return bboxes.new_zeros(shape)
-    persons = read_persons(truth)
-    shapes = [*img_shapes, *np.repeat(img_shapes, counts, axis=0).tolist()]
-    scales = frame_scales(shapes, bboxes) / SIDE
-    scales = scales.view(-1, *[1] * (persons.bboxes.dim() - 2), 4)  # of each frame
-    units, person_units = scales.split((len(counts), len(persons)))
+    clips = [*metas, *np.repeat(metas, counts)]
+    units = frame_scales([clip['img_shape'] for clip in clips], persons.bboxes) / SIDE
+    units, person_units = units.split((len(metas), len(persons)))
     persons.bboxes = persons.bboxes / person_units
-    queries = read_queries(
-        logits.flatten(0, 2), (bboxes / units.unsqueeze(1)).flatten(0, 2)
-    )
+    bboxes = bboxes / units.unsqueeze(1)
+    queries = read_queries(logits.flatten(0, 2), bboxes.flatten(0, 2))
     meta = dict(img_shape=(SIDE, SIDE))
     costs = sum(cost(queries, persons, img_meta=meta) for cost in assigner.match_costs)
     return costs.view(shape)
 
 
-def match_clips(
-    stages: Stages,
-    truth: dict[str, Tensor],
-    counts: Sequence[int],
-    data_samples: Samples,
-    assigner: object,
-) -> Tensor:
-    """Persons by any assigner, clip by clip, (S, B, Q)."""
-    persons, ends = read_persons(truth), np.cumsum(counts)
-    matches = [
-        assigner.assign(
-            read_queries(stage.person_logits[clip], stage.bboxes[clip]),
-            persons[ends[clip] - count : ends[clip]],
-            img_meta=data_samples[clip].metainfo,
-        ).gt_inds
-        for stage in stages
-        for clip, count in enumerate(counts)
-    ]
-    return torch.stack(matches).view(len(stages), len(counts), -1)
-
-
-def assign(costs: np.ndarray) -> np.ndarray:
-    """Persons, from 1, with the least sum of costs (S, Q, k); 0: none."""
-    persons = np.zeros(costs.shape[:2], int)
-    for stage, stage_costs in enumerate(costs):
-        rows, columns = linear_sum_assignment(stage_costs)
-        persons[stage, rows] = columns + 1
+def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
+    """Persons, from 1, with the least sum of each clip's costs (S, B, Q, k); 0: none."""
+    persons = np.zeros(costs[0].shape[:3], int)
+    for stage, clip in np.ndindex(persons.shape[:2]):
+        rows, columns = linear_sum_assignment(costs[clip][stage, clip])
+        persons[stage, clip, rows] = columns + 1
     return persons
 
 

@@ -7,6 +7,7 @@ is a value for each of the K frames.
 from numbers import Integral, Real
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
@@ -73,9 +74,7 @@ class STMixerHead(SetCriterion):
         """
         last = self.read(stages[-1], data_samples[0].metainfo.get('clip_len'))
         shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-        scales = frame_scales(shapes, last.bboxes)
-        frame_dims = [1] * (last.bboxes.dim() - 2)
-        return self.choose(self.score(last, scales.view(-1, *frame_dims, 4)))
+        return self.choose(self.score(last, frame_scales(shapes, last.bboxes)))
 
     def score(self, stage: StageOutput, scale: Tensor) -> Detections:
         """Scores and boxes; ``scale`` (..., 4) is w, h, w, h of the frames."""
@@ -101,17 +100,14 @@ class STMixerHead(SetCriterion):
         selections = [*map(self.keep, query_scores.cpu())]
         rows = torch.cat([num_queries * n + idx for n, idx in enumerate(selections)])
         rows = rows.to(query_scores.device, non_blocking=True)
-        fields = detections._asdict()
-        fields['scores'] = F.pad(detections.action_scores, (1, 0))
-        fields[self.query_scores] = query_scores
-        del fields['action_scores']
+        fields = detections._asdict() | {self.query_scores: query_scores}
+        fields['scores'] = F.pad(fields.pop('action_scores'), (1, 0))
         fields = {name: values.flatten(0, 1)[rows] for name, values in fields.items()}
-        fields['queries'] = rows % num_queries
-        counts = [*map(len, selections)]
-        of_clips = zip(*(v.split(counts) for v in fields.values()), strict=True)
+        persons = InstanceData(**fields, queries=rows % num_queries)
+        ends = np.cumsum([*map(len, selections)])
         return [
-            InstanceData(**dict(zip(fields, values, strict=True)))
-            for values in of_clips
+            persons[end - len(selection) : end]
+            for end, selection in zip(ends, selections, strict=True)
         ]
 
     def keep(self, query_scores: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Shapes: B clips, C channels, T frames, L levels; levels are finest first.
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
@@ -24,20 +23,3 @@ def check_channels(levels: Sequence[Tensor], neck: nn.Module) -> None:
             f'{type(neck).__name__} has in_channels={expected} but is given levels of '
             f'{channels} channels; set the one to the other.'
         )
-
-
-def resize(feat: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, T, H, W) to (H, W) = ``size``, frame by frame.
-
-    A side that is too long is max-pooled, one that is too short repeats its cells.
-    """
-    size, feat_size = tuple(size), tuple(feat.shape[-2:])
-    if feat_size == size:
-        return feat
-    planes = feat.flatten(1, 2)
-    pooled = tuple(map(min, feat_size, size))
-    if pooled != feat_size:
-        planes = F.adaptive_max_pool2d(planes, pooled)
-    if pooled != size:
-        planes = F.interpolate(planes, size)
-    return planes.unflatten(1, feat.shape[1:3])

@@ -4,9 +4,7 @@ Shapes: B clips, C channels, T frames, L levels.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
@@ -20,17 +18,8 @@ def resample_time(feat: Tensor, num_frames: int) -> Tensor:
     frames, height, width = feat.shape[2:]
     if frames == num_frames:
         return feat
-    if frames > num_frames:
-        return torch.stack(
-            [
-                feat[
-                    :, :, start * frames // num_frames : -(-stop * frames // num_frames)
-                ].mean(dim=2)
-                for start, stop in pairwise(range(num_frames + 1))
-            ],
-            dim=2,
-        )
-    return F.interpolate(feat, (num_frames, height, width), mode='trilinear')
+    mode = 'area' if frames > num_frames else 'trilinear'
+    return F.interpolate(feat, (num_frames, height, width), mode=mode)
 
 
 @MODELS.register_module()
@@ -73,20 +62,3 @@ class ChannelProjection3D(BaseModule):
         if self.num_frames is None:
             return feats
         return [resample_time(feat, self.num_frames) for feat in feats]
-
-
-@MODELS.register_module()
-class ResampleTime(BaseModule):
-    """Every level at the same number of frames; an adapter for a list of necks.
-
-    Args:
-        num_frames: T of all levels afterwards.
-    """
-
-    def __init__(self, *, num_frames: int) -> None:
-        super().__init__()
-        self.num_frames = num_frames
-
-    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Levels (B, C_l, T_l, H_l, W_l) -> (B, C_l, num_frames, H_l, W_l)"""
-        return [resample_time(feat, self.num_frames) for feat in as_levels(feats)]

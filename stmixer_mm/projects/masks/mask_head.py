@@ -21,9 +21,9 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.finite import sample_name
-from stmixer_mm.models.folding import keyframes
 from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.models.precision import full_precision
+from stmixer_mm.projects.common.feats import keyframes
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, StageOutput
 

@@ -20,8 +20,8 @@ from stmixer_mm.models.decoder.initial_boxes import (
     InitialBoxes,
     frame_bboxes,
 )
-from stmixer_mm.models.folding import keyframes
-from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.models.strides import derive_strides
+from stmixer_mm.projects.common.feats import fits_stride, keyframes
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
 

@@ -21,7 +21,7 @@ from stmixer_mm.models.decoder.query_decoder import build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.parts import Batch
-from stmixer_mm.models.strides import fits_stride
+from stmixer_mm.projects.common.feats import fits_stride
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import LAST, StageOutput
 

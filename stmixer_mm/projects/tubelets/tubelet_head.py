@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.models.heads.criterion import in_float32
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
 from stmixer_mm.registry import MODELS, TASK_UTILS
@@ -47,7 +46,7 @@ class STMixerTubeletHead(STMixerHead):
     box_dims = 3
 
     def read(self, stage: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
-        return at_clip_frames(stage, clip_len)
+        return at_clip_frames(super().read(stage, clip_len), clip_len)
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """Mean person score where the person is, at least in the best frame."""
@@ -57,7 +56,7 @@ class STMixerTubeletHead(STMixerHead):
 
 
 def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
-    """Logits and boxes of T frames in each of the K = ``clip_len`` frames, float32.
+    """Logits and boxes of T frames in each of the K = ``clip_len`` frames.
 
     Frame t of the feature maps stands for the time (t + 1/2) * K / T - 1/2 of the clip,
     the middle of its share. Linear in between, constant beyond the first and last.
@@ -68,7 +67,6 @@ def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOut
         series = F.interpolate(series, clip_len, mode='linear', align_corners=False)
         return series.transpose(1, 2).unflatten(0, values.shape[:-2])
 
-    output = in_float32(output)
     action_logits = output.action_logits
     if action_logits.dim() == output.bboxes.dim():
         action_logits = resample(action_logits)

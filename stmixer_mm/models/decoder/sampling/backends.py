@@ -1,11 +1,9 @@
 """The sampling back ends by name."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
 
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.decoder.sampling.deformable_attention import (
@@ -27,23 +25,6 @@ SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
 FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
 
-def make_sampler(
-    feats: Sequence[Tensor],
-    *,
-    strides: Sequence[int],
-    num_groups: int,
-    backend: str = 'auto',
-) -> Sampler:
-    """Lay a feature pyramid out for sampling.
-
-    Args:
-        feats: See :class:`.sampler.Sampler`, as for the next two.
-        backend: See :func:`choose_backend`.
-    """
-    sampler = SAMPLING_BACKENDS[choose_backend(backend, feats[0].device)]
-    return sampler(feats, strides=strides, num_groups=num_groups)
-
-
 def choose_backend(name: str, device: torch.device) -> str:
     """A key of :data:`SAMPLING_BACKENDS`; the choice is logged once.
 
@@ -58,8 +39,7 @@ def choose_backend(name: str, device: torch.device) -> str:
         fastest = FASTEST.get(device.type, ())
         if torch.are_deterministic_algorithms_enabled():
             fastest = ('embedding_bag',)  # others add gradients in any order
-        candidates = (*fastest, 'grid_means')
-        for name in candidates:
+        for name in (*fastest, 'grid_means'):
             if SAMPLING_BACKENDS[name].is_available(device):
                 break
     if not choose('sampling_backend', name, SAMPLING_BACKENDS).is_available(device):

@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-import test_decoder as decoders
+import tiny_decoder as decoders
 import torch
 from mmengine.structures import InstanceData
 from tiny import (
@@ -159,7 +159,7 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     head = make_head(**settings)
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
-    _, (targets,), *_ = head.match([output], [sample], {})
+    targets = head.match([output], [sample], {})[0]['']
     labels = torch.full((20,), -1)
     labels[targets.person_rows] = targets.persons
     boxed, labels = torch.zeros(20, dtype=torch.bool), labels.view(5, 4)

@@ -6,7 +6,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from tiny import build_detector, losses_of, nobody, tiny_detector, two
 
 from stmixer_mm.models.boxes import xyzr_to_xyxy
-from stmixer_mm.models.decoder.initial_boxes import FrameShapes, grid_bboxes
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.projects.proposals.learned_boxes import grid_bboxes
 from stmixer_mm.registry import MODELS
 
 SHAPES = FrameShapes(torch.tensor([[64, 96], [50, 70]]), (64, 96))

@@ -1,59 +1,17 @@
 """Backbones of timm for images."""
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
-import sys
-import types
-
 import pytest
 import torch
 from mmengine.config import Config
 
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.backbones.framewise import TimmBackbone
 from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.projects.backbones.timm import TimmBackbone
 from stmixer_mm.registry import MODELS
 
+pytest.importorskip('timm')
 SIZE = 64, 64
-
-
-class StandInForTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """timm imports torchvision for its data sets; not every build of torch has one."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] == 'torchvision':
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec):
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = lambda name: _stand_in(name)
-        return module
-
-    def exec_module(self, module):
-        module.__version__ = '0'
-
-
-def _stand_in(name):
-    if name.startswith('__'):
-        raise AttributeError(name)
-    modes = ('NEAREST', 'BILINEAR', 'BICUBIC', 'BOX', 'HAMMING', 'LANCZOS')
-    return type(name, (), {mode: mode for mode in modes})
-
-
-@pytest.fixture(scope='module', autouse=True)
-def timm():
-    if importlib.util.find_spec('torchvision'):
-        yield pytest.importorskip('timm')
-        return
-    finder = StandInForTorchvision()
-    sys.meta_path.append(finder)
-    yield pytest.importorskip('timm')
-    sys.meta_path.remove(finder)
-    for name in [*sys.modules]:
-        if name.partition('.')[0] in ('timm', 'torchvision'):
-            del sys.modules[name]
 
 
 class Levels(ClipDetector):
