@@ -15,7 +15,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.diagnosis.comparison import (
-    Comparison,
+    MetricScores,
     protocol_record,
     protocol_rows,
     value_rows,
@@ -61,21 +61,27 @@ def evaluate(
     cfg = load_config(config, cfg_options)
     check_json_path(json, config_files(cfg))
     check_arguments(cfg)
-    sides = [[*map(read_results, files)] for files in (results, against or [])]
-    comparisons = [*score_results(cfg, sides, splits, protocol or [], draws)]
-    scores = [comparison.score for comparison in comparisons]
-    scores = [score for score in scores if isinstance(score.metric, DetectionMetric)]
-    if draws and scores and not any(score.draws for score in scores):
+    sides = [[*map(read_results, files)] for files in (results, against) if files]
+    scored = [*score_results(cfg, sides, splits, protocol or [], draws)]
+    drawn = [
+        any(score.draws for score in scores.sides[0])
+        for scores in scored
+        if isinstance(scores.metric, DetectionMetric)
+    ]
+    if draws and drawn and not any(drawn):
         print(
             f'note: {results[0]} is evaluated in one video, which gives no interval.',
             file=sys.stderr,
         )
-    rows = (protocol_rows if protocol else value_rows)(comparisons, splits or [])
-    print(format_table(rows, left=1 + bool(protocol) * (1 + bool(against))))
+    files = ['mean' if splits else side[0].file for side in sides]
     if protocol:
-        write_json(json, [protocol_record(comparison) for comparison in comparisons])
+        is_linked = sides[0][0].metric_type is VideoMAPMetric
+        record = [protocol_record(scores, is_linked=is_linked) for scores in scored]
+        print(format_table(protocol_rows(record, files), left=3))
     else:
-        write_json(json, values_record(comparisons, splits or []))
+        record = values_record(scored, splits or [])
+        print(format_table(value_rows(record, files)))
+    write_json(json, record)
 
 
 def _check_options(
@@ -99,9 +105,9 @@ def score_results(
     splits: Sequence[int] | None,
     protocols: Sequence[str],
     draws: int,
-) -> Iterator[Comparison]:
+) -> Iterator[MetricScores]:
     """Scores of results, and of those beside them, by each metric."""
-    pairs = [*zip(*filter(None, sides), strict=True)]
+    pairs = [*zip(*sides, strict=True)]
     metrics = []
     for split, pair in zip(splits or [None], pairs, strict=True):
         of_split = build_metrics(cfg, split=split, protocols=protocols)
@@ -114,7 +120,4 @@ def score_results(
             if isinstance(metric, DetectionMetric):
                 metric.logs_classes = not protocols and len(pair) == 1
             scores.append(score_pair(metric, pair, draws=draws, seed=seed))
-        first, *baselines = zip(*scores, strict=True)
-        is_linked = pairs[0][0].metric_type is VideoMAPMetric
-        files = [results.file if len(pairs) == 1 else 'mean' for results in pairs[0]]
-        yield Comparison(first, *(baselines or [()]), files, is_linked)
+        yield MetricScores(by_split[0], [*zip(*scores, strict=True)])
