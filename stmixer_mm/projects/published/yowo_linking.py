@@ -26,13 +26,10 @@ class PathLinking:
 
     Args:
         paths: Of each class, at most.
-        link_pixel, tube_pixel: Pixels of a box beyond x2 - x1, between boxes and tubes.
         tube_nms_iou: Overlap above which a tube removes worse ones; None keeps them.
     """
 
     paths: int = 3
-    link_pixel: float = 0
-    tube_pixel: float = 1
     tube_nms_iou: float | None = 0.3
 
     def link_video(
@@ -50,24 +47,21 @@ class PathLinking:
             nearest = np.abs(all_frames[:, None] - box_frames).argmin(axis=1)
             tubes = join_tubes(
                 (0, np.column_stack([all_frames, path[:, :4]]), path[:, 4].mean())
-                for path in _best_paths([frame_tables[n] for n in nearest], self)
+                for path in _best_paths([frame_tables[n] for n in nearest], self.paths)
             )
             if self.tube_nms_iou is not None:
-                options = dict(pixel=self.tube_pixel)
-                tubes = suppress_tubes(tubes, self.tube_nms_iou, **options)
+                tubes = suppress_tubes(tubes, self.tube_nms_iou, pixel=1)
             boxes = np.split(tubes.bboxes, len(tubes.lengths))
             for tube_bboxes, score in zip(boxes, tubes.scores.tolist(), strict=True):
                 yield column, np.column_stack([all_frames, tube_bboxes]), score
 
 
-def _best_paths(boxes: list[np.ndarray], linking: PathLinking) -> list[np.ndarray]:
+def _best_paths(boxes: list[np.ndarray], number: int) -> list[np.ndarray]:
     """Paths (T, 5) through boxes and scores (n_t, 5) of T frames, the best first."""
-    links = [
-        _links(first, second, linking) for first, second in itertools.pairwise(boxes)
-    ]
+    links = [_links(first, second) for first, second in itertools.pairwise(boxes)]
     penalties = [np.zeros(len(rows)) for rows in boxes]  # -inf: in a path already
     paths = []
-    while len(paths) < linking.paths and all(row.max() == 0 for row in penalties):
+    while len(paths) < number and all(row.max() == 0 for row in penalties):
         # From the end: worth of the best way on from each box, and its next box.
         worth, following = penalties[-1], []
         for link, penalty in zip(links[::-1], penalties[-2::-1], strict=True):
@@ -83,9 +77,9 @@ def _best_paths(boxes: list[np.ndarray], linking: PathLinking) -> list[np.ndarra
     return paths
 
 
-def _links(first: np.ndarray, second: np.ndarray, linking: PathLinking) -> np.ndarray:
+def _links(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Worth (n, m) of going from boxes and scores (n, 5) to others (m, 5)."""
-    ious = aligned_iou(first[:, None, :4], second[:, :4], pixel=linking.link_pixel)
+    ious = aligned_iou(first[:, None, :4], second[:, :4])
     score, then = first[:, None, 4], second[:, 4]
     return ious + score + then + score * then / 2
 
