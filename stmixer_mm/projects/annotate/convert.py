@@ -191,6 +191,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     """Look for a video, by each of its names; check that it is the annotated one."""
     shapes = [shape for shape in chain.from_iterable(video.tracks) if not shape.outside]
     last_shape = max(shapes, key=lambda shape: shape.frame, default=None)
+    last_frame = last_shape.frame if last_shape else 0
     names = [*video.names, *map(without_suffix, video.names)]
     paths = {name: find_video(folder, name) for name in names}
     name = next(filter(paths.get, paths), names[0])
@@ -201,29 +202,21 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
                 'or size is unknown without it; put it there, or give the frame rate of '
                 'extracted frames.'
             )
-        last_frame = last_shape.frame if last_shape else 0
         total = 1 + max([*(video.frames or ())[-1:], last_frame])
         clock = dict(fps=fps, total_frames=total, frame_times=np.arange(total) / fps)
         return VideoFacts(name, clock, video.size)
     reader = open_video(paths[name])
-    total_frames = video.total_frames or len(reader)
-    if abs(total_frames - len(reader)) > reader.fps:
-        raise UserError(
-            f'{video.file}: {paths[name]} has {len(reader)} frames, but {total_frames} '
-            f'were annotated; set the framerate of the tag <Video> to {reader.fps:g} and '
-            'annotate it again.'
-        )
-    size = video.size or reader.size
+    total_frames = video.total_frames or max(len(reader), last_frame + 1)
     # Tools disagree on the last few frames of some videos.
-    is_longer = last_shape and last_shape.frame >= len(reader) + reader.fps
-    height, width = reader.size
+    is_other = abs(total_frames - len(reader)) > reader.fps
+    size, (height, width) = video.size or reader.size, reader.size
     stored = height, width / reader.pixel_aspect  # tools may show these pixels
-    is_other = is_stretched(size, reader.size) and is_stretched(size, stored)
-    if is_other or is_longer:
+    if is_other or (is_stretched(size, reader.size) and is_stretched(size, stored)):
         raise UserError(
-            f'{last_shape.place if is_longer else video.file}: {paths[name]} has other '
-            f'frames ({len(reader)} of (height, width) {reader.size}) than the '
-            f'annotated video (of {size}); put that there.'
+            f'{last_shape.place if last_shape else video.file}: {paths[name]} has '
+            f'{len(reader)} frames of (height, width) {reader.size}, but {total_frames} '
+            f'of {size} were annotated; put that video there, or in Label Studio correct '
+            'the framerate of the tag <Video>.'
         )
     if is_stretched(size, reader.size) and any(shape.segmentation for shape in shapes):
         raise UserError(

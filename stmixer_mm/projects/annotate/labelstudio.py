@@ -7,7 +7,6 @@ person has one for each stretch of time with the same actions.
 """
 
 import json
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,9 @@ from stmixer_mm.projects.annotate.records import (
     PERSON,
     AnnotatedVideo,
     Annotations,
-    Bbox,
     Shape,
     detected_tracks,
+    leave_later,
     read_frame,
     read_size,
     shape_at,
@@ -56,9 +55,10 @@ def read_labelstudio(file: str, data: bytes, notes: Counter) -> Annotations:
                         'too; delete one of them.'
                     )
                 videos[video.names[0]] = video
-    tracks = [track for video in videos.values() for track in video.tracks]
-    labels = unique(shape.label for track in tracks for shape in track)
-    return Annotations(videos=[*videos.values()], labels=labels)
+    annotations = Annotations(videos=[*videos.values()], labels=[])
+    labels = (shape.label for track in annotations.tracks for shape in track)
+    annotations.labels = unique(labels)
+    return annotations
 
 
 def _results(task: Mapping, place: str, notes: Counter) -> list[dict] | None:
@@ -85,7 +85,6 @@ def _read_task(
         entry['id']: entry for entry in results if entry['type'] == 'videorectangle'
     }
     labels, choices = _read_choices(regions, results, notes)
-    size = read_size(data.get('width'), data.get('height'))
     persons: dict[str, list[Shape]] = defaultdict(list)
     total_frames = 0
     with ErrorCollector() as errors:
@@ -95,7 +94,7 @@ def _read_task(
                 count = _count_frames(region['value'], name)
                 total_frames = max(total_frames, count)
                 person = persons[_first_region(key, regions)]
-                for shape in _read_sequence(region['value'], count, size, name):
+                for shape in _read_sequence(region['value'], count, name):
                     person += [
                         shape._replace(label=label, attributes=choices[key])
                         for label in unique(labels[key]) or [PERSON]
@@ -103,10 +102,10 @@ def _read_task(
     return AnnotatedVideo(
         file=file,
         names=_names(data),
-        size=size,
+        size=read_size(data.get('width'), data.get('height')),
         frames=range(total_frames) if total_frames else None,
         total_frames=total_frames or None,
-        tracks=[_without_exits(shapes) for shapes in persons.values()],
+        tracks=[leave_later(shapes) for shapes in persons.values()],
         interpolate=True,
         in_percent=True,
     )
@@ -153,9 +152,7 @@ def _count_frames(value: Mapping, place: str) -> int:
     return read_frame(count)
 
 
-def _read_sequence(
-    value: Mapping, count: int, size: tuple[int, int] | None, place: str
-) -> Iterator[Shape]:
+def _read_sequence(value: Mapping, count: int, place: str) -> Iterator[Shape]:
     """Shapes of a region, in percent; the last one is seen to the video's end."""
     keyframes = sorted(value['sequence'], key=lambda keyframe: keyframe['frame'])
     for keyframe in keyframes:
@@ -167,34 +164,18 @@ def _read_sequence(
                     f'{where}: the region goes on after frame {count}, the last one of '
                     'the video (framesCount); correct either.'
                 )
-            shape = Shape(frame=frame, bbox=_read_bbox(keyframe, size), place=where)
+            if keyframe.get('rotation'):
+                raise ValueError('its box is rotated; boxes are upright')
+            sides = 'x', 'y', 'width', 'height'
+            x, y, width, height = (float(keyframe[side]) for side in sides)
+            bbox = upright(x, y, x + width, y + height)
+            shape = Shape(frame=frame, bbox=bbox, place=where)
         yield shape
         is_seen = keyframe.get('enabled', True)
         if not is_seen:
-            yield shape._replace(frame=frame + 1, outside=True)
+            yield shape._replace(outside=True)
         elif keyframe is keyframes[-1] and frame < count - 1:
             yield shape._replace(frame=count - 1)
-
-
-def _read_bbox(keyframe: Mapping, size: tuple[int, int] | None) -> Bbox:
-    """In percent; a rotated box is turned around its upper left corner, in pixels."""
-    x, y, width, height = (
-        float(keyframe[name]) for name in ('x', 'y', 'width', 'height')
-    )
-    degrees = float(keyframe.get('rotation') or 0)
-    if not degrees:
-        return upright(x, y, x + width, y + height, 0)
-    if size is None:
-        raise ValueError(
-            'its box is rotated, which needs width and height in the data of the task'
-        )
-    scale_x, scale_y = size[1] / 100, size[0] / 100
-    width, height = width * scale_x, height * scale_y
-    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    x1 = x * scale_x + (width * cosine - height * sine - width) / 2
-    y1 = y * scale_y + (width * sine + height * cosine - height) / 2
-    x1, y1, x2, y2 = upright(x1, y1, x1 + width, y1 + height, degrees)
-    return x1 / scale_x, y1 / scale_y, x2 / scale_x, y2 / scale_y
 
 
 def _first_region(key: str, regions: Mapping[str, Mapping]) -> str:
@@ -205,16 +186,6 @@ def _first_region(key: str, regions: Mapping[str, Mapping]) -> str:
             raise ValueError('it is its own ancestor')
         ancestors.append(parent)
     return ancestors[-1]
-
-
-def _without_exits(shapes: list[Shape]) -> list[Shape]:
-    """Shapes without those outside in a frame that another region begins in."""
-    visible_frames = {shape.frame for shape in shapes if not shape.outside}
-    return [
-        shape
-        for shape in shapes
-        if not (shape.outside and shape.frame in visible_frames)
-    ]
 
 
 @result_format('labelstudio')
