@@ -6,18 +6,7 @@ from run_tool import run_and_fail, run_tool
 
 from stmixer_mm.apis.tracking import list_tubes
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.projects.results.clips import cut_clip
 from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections
-
-ENCODINGS = {
-    'bframes.mp4': dict(codec='h264', g='12'),
-    'bframes.mkv': dict(codec='h264', g='12'),
-    'short.mp4': dict(codec='h264', g='1'),
-    'plain.mov': dict(codec='h264', bf='0'),
-    'plain.avi': dict(codec='mpeg4'),
-    'stream.ts': dict(codec='h264', g='12'),
-}
-SPANS = [(0, 1), (0.7, 2), (1.2, 2.4), (1.3, 1.9), (3, 9), (2.5, 2.5)]
 
 
 @pytest.fixture
@@ -30,30 +19,6 @@ def read_numbers(frame_number):
         return [frame_number(picture) for _, picture in pictures], video.times
 
     return read
-
-
-@pytest.mark.parametrize('name', ENCODINGS)
-def test_a_clip_shows_the_frames_of_its_span(
-    encode_video, read_numbers, tmp_path, name
-):
-    path = encode_video(name, np.arange(40) / 10, **ENCODINGS[name])
-    video = open_video(path)
-    for start, end in SPANS:
-        out = tmp_path / 'clip.mp4'
-        cut_clip(video, start, end, out, on_damage=None)
-        numbers, times = read_numbers(out)
-        frames = video.part(start, end)
-        assert numbers == [*frames]
-        np.testing.assert_allclose(times, np.arange(len(frames)) / 10, atol=2e-3)
-
-
-@pytest.mark.parametrize('name', ['short.mp4', 'plain.mov', 'plain.avi'])
-def test_frames_that_none_after_them_is_needed_for_are_copied(
-    encode_video, tmp_path, name
-):
-    path = encode_video(name, np.arange(40) / 10, **ENCODINGS[name])
-    for start, end in SPANS:
-        assert cut_clip(open_video(path), start, end, tmp_path / 'clip.mp4', None)
 
 
 @pytest.fixture
@@ -86,15 +51,16 @@ def folder(write_video, tmp_path):
     return found
 
 
-def test_names_tell_video_person_second_and_action(folder, read_numbers, capsys):
+def test_names_tell_video_person_second_and_action(folder, read_numbers):
     run_tool('clips', folder, '--action', 'wave', '--pad', '0.5')
     clips = folder / 'clips'
     assert sorted(path.name for path in clips.iterdir()) == [
         'a_person0_0.00s_wave.mp4',
         'a_person0_2.50s_wave.mp4',
     ]
-    assert read_numbers(clips / 'a_person0_2.50s_wave.mp4')[0] == [*range(25, 40)]
-    assert capsys.readouterr().out.count('copied') == 2
+    numbers, times = read_numbers(clips / 'a_person0_2.50s_wave.mp4')
+    assert numbers == [*range(25, 40)]
+    np.testing.assert_allclose(times, np.arange(15) / 10, atol=2e-3)
 
 
 def test_stretches_that_touch_are_one_clip(folder, read_numbers, tmp_path):
