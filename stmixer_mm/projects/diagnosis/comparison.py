@@ -17,25 +17,6 @@ from stmixer_mm.projects.diagnosis.scoring import (
 )
 
 NOISE = 'not more than noise'
-# Whose code scores by a protocol.
-USERS = dict(
-    act='ACT, MultiSports (evaluate.py)',
-    moc='MOC',
-    multisports='MultiSports, mmaction2',
-    road_python='ROAD, in Python',
-    road_matlab='ROAD, in MATLAB',
-    road='ROAD, in MATLAB',
-    retina='3D-RetinaNet',
-    yowo='YOWO',
-    yowov2='YOWOv2',
-    yowov3='YOWOv3',
-    yowoformer='YOWOFormer',
-    tuber='TubeR',
-    openmixer='OpenMixer',
-    ava='PySlowFast, AlphAction',
-    ava2020='ActivityNet',
-    mmaction2='mmaction2',
-)
 
 
 class MetricScores(NamedTuple):
@@ -68,22 +49,11 @@ def protocol_record(scores: MetricScores, *, is_linked: bool) -> dict[str, Any]:
         f'mAP@{thr}': f'{metric.prefix}/{metric.value_name("overall", thr)}'
         for thr in metric.iou_thrs
     }
-    first = next(iter(metric.iou_thrs))
-    class_names = {
-        name: f'{metric.prefix}/{metric.value_name(name, first)}'
-        for name in metric.class_names.values()
-    }
-    class_scores = means[0].select(class_names)
     return {
         'protocol': metric.protocol_name,
         'of': metric.unit,
         'is': _choices(metric, is_linked),
-        'used by': USERS.get(metric.protocol_name, '-'),
         **_record(*(mean.select(thr_names) for mean in means)),
-        'classes': {
-            name: dict(AP=value, interval=class_scores.interval(name))
-            for name, value in class_scores.values.items()
-        },
     }
 
 
@@ -139,17 +109,23 @@ def protocol_rows(records: Sequence[Mapping], files: Sequence[str]) -> list[Row]
         rows = [['protocol', 'of', 'IoU', *files, 'difference', '95 %', '']]
         for record in records:
             rows += [
-                [record['protocol'], record['of'], name[4:], *_beside(record, name)]
+                [
+                    record['protocol'],
+                    record['of'],
+                    name.removeprefix('mAP@'),
+                    *_beside(record, name),
+                ]
                 for name in record['difference']
             ]
         return rows
-    thr_names = [name for record in records for name in record if name[:4] == 'mAP@']
+    thr_names = [
+        name for record in records for name in record if name.startswith('mAP@')
+    ]
     thr_names = [*dict.fromkeys(thr_names)]
-    rows = [['protocol', 'of', 'is', *thr_names, 'used by']]
+    rows = [['protocol', 'of', 'is', *thr_names]]
     for record in records:
         cells = [_cell(record, name) for name in thr_names]
-        texts = [record[key] for key in ('protocol', 'of', 'is')]
-        rows.append([*texts, *cells, record['used by']])
+        rows.append([record['protocol'], record['of'], record['is'], *cells])
     return rows
 
 
