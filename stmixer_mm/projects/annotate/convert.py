@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_masks
 
 from stmixer_mm.command_line import Positive
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
@@ -22,6 +23,7 @@ from stmixer_mm.datasets.frames import (
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import ErrorCollector, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_file, write_atomically
+from stmixer_mm.pictures import Mask, decode, encode
 from stmixer_mm.projects.annotate.actions import resolve_actions
 from stmixer_mm.projects.annotate.coco import read_coco
 from stmixer_mm.projects.annotate.cvat import read_cvat
@@ -35,7 +37,6 @@ from stmixer_mm.projects.annotate.records import (
     shape_at,
     unique,
 )
-from stmixer_mm.projects.annotate.segmentation import read_segmentation
 from stmixer_mm.projects.common.ava_writer import (
     AnnotatedPerson,
     write_annotations,
@@ -299,3 +300,39 @@ def _bbox_norm(
         return None
     notes['boxes were clipped to the frame.'] += not np.array_equal(bbox, shape.bbox)
     return (bbox / sides).tolist()
+
+
+def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | None:
+    """RLE of what COCO's JSON calls a segmentation: polygons or RLE.
+
+    Args:
+        segmentation: As in the JSON file.
+        size: (h, w) of the frame.
+
+    Returns:
+        None if there is none, or it has no pixel.
+
+    Raises:
+        ValueError: It is neither, or does not fit the frame.
+    """
+    height, width = size
+    if isinstance(segmentation, dict) and segmentation:
+        if tuple(segmentation['size']) != size:
+            raise ValueError(f'its mask is not of {height} rows and {width} columns')
+        mask = encode(decode(segmentation))
+    else:
+        polygons = [_read_polygon(part, size) for part in segmentation or () if part]
+        if not polygons:
+            return None
+        rle = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
+        mask = dict(size=[height, width], counts=rle['counts'].decode())
+    return mask if coco_masks.area(mask) else None
+
+
+def _read_polygon(polygon: object, size: tuple[int, int]) -> list[float]:
+    """x1, y1, x2, … of three or more points, at most a frame's size outside it."""
+    points = np.array(polygon, float).reshape(-1, 2)
+    # Far points take pycocotools gigabytes; NaN does not pass either.
+    if not (len(points) > 2 and (abs(points / size[::-1] - 0.5) <= 1.5).all()):
+        raise ValueError('its polygon has no three points in or near the frame')
+    return points.ravel().tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.signal import medfilt
 
 from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.projects.published.road_linking import best_labels, stretches
+from stmixer_mm.projects.published.road import best_labels, stretches
 
 # Of UCF101-24's labels, in their order.
 UCF24_ALPHAS = (
