@@ -5,12 +5,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.command_line import NotNegative, Score, run_main
 from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.datasets.videos import DamagedVideo, join_stretches, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_dir
+from stmixer_mm.projects.results.clips import cut_clip
 from stmixer_mm.projects.results.summary import Stretch, list_stretches, load_results
 
 
@@ -24,8 +24,8 @@ def main(
 ) -> None:
     """Cut actions that stmixer detect found out of their videos.
 
-    A clip has the frames of a stretch and their sound, encoded as H.264. Its name says the
-    video, person, second and action.
+    A clip has the frames of a stretch and their sound: copied if a copy can begin and end
+    there, else encoded as H.264. Its name says the video, person, second and action.
 
     Args:
         folder: Folder that stmixer detect wrote, with a JSON file for each video.
@@ -72,8 +72,8 @@ def cut_video(source: str, stretches: list[Stretch], pad_s: float, stem: Path) -
         for start, end in join_stretches(padded):
             name = re.sub(r'[^\w.-]+', '_', action)
             out = stem.with_name(f'{stem.name}_person{person}_{start:.2f}s_{name}.mp4')
-            render_video(video, (), out, start=start, end=end, on_damage=tell)
-            print(out)
+            is_copied = cut_clip(video, start, end, out, on_damage=tell)
+            print(f'{out}: {"copied" if is_copied else "encoded"}')
 
 
 def tell(damage: DamagedVideo) -> None:
