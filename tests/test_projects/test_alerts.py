@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from detections import keyframe
-from run_tool import named, run_and_fail, run_tool
+from run_tool import named, run_tool
 from tiny_stmixer import write_video
 
 from stmixer_mm.errors import UserError
@@ -192,20 +192,3 @@ def test_the_tool_tells_a_server_and_a_program(tiny_model, tmp_path, serve, capf
     }
     assert persons and len(persons) == len(received)
     assert events.exists()
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        (['--on', 'score>0'], 'with --post or --run'),
-        (['--post', 'http://a.b'], 'with --post or --run'),
-        (['--on', 'score>0', '--post', 'file:///etc/passwd'], 'no http or https'),
-        (
-            ['--on', 'score>0', '--run', 'no-such-program x'],
-            'no program no-such-program',
-        ),
-        (['--on', 'score>0', '--run', '"'], 'quotation'),
-    ],
-)
-def test_options_that_do_not_fit(capsys, options, message):
-    assert message in run_and_fail(capsys, 'live', 'a.mp4', *options)

@@ -1,13 +1,10 @@
-"""stmixer clips: what is cut shows the frames of its stretch, and no others."""
+"""A clip shows the frames of its span, and no others."""
 
 import numpy as np
 import pytest
-from run_tool import run_and_fail, run_tool
 
-from stmixer_mm.apis.tracking import list_tubes
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.projects.results.clips import cut_clip
-from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections
 
 ENCODINGS = {
     'bframes.mp4': dict(codec='h264', g='12'),
@@ -20,31 +17,19 @@ ENCODINGS = {
 SPANS = [(0, 1), (0.7, 2), (1.2, 2.4), (1.3, 1.9), (3, 9), (2.5, 2.5)]
 
 
-@pytest.fixture
-def read_numbers(frame_number):
-    """Numbers and times of the frames of a file."""
-
-    def read(path):
-        video = open_video(path)
-        pictures = video.pictures(range(len(video)))
-        return [frame_number(picture) for _, picture in pictures], video.times
-
-    return read
-
-
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_a_clip_shows_the_frames_of_its_span(
-    encode_video, read_numbers, tmp_path, name
+    encode_video, frame_number, tmp_path, name
 ):
     path = encode_video(name, np.arange(40) / 10, **ENCODINGS[name])
     video = open_video(path)
     for start, end in SPANS:
         out = tmp_path / 'clip.mp4'
         cut_clip(video, start, end, out, on_damage=None)
-        numbers, times = read_numbers(out)
-        frames = video.part(start, end)
-        assert numbers == [*frames]
-        np.testing.assert_allclose(times, np.arange(len(frames)) / 10, atol=2e-3)
+        clip, frames = open_video(out), video.part(start, end)
+        pictures = clip.pictures(range(len(clip)))
+        assert [frame_number(picture) for _, picture in pictures] == [*frames]
+        np.testing.assert_allclose(clip.times, np.arange(len(frames)) / 10, atol=2e-3)
 
 
 @pytest.mark.parametrize('name', ['short.mp4', 'plain.mov', 'plain.avi'])
@@ -54,64 +39,3 @@ def test_frames_that_none_after_them_is_needed_for_are_copied(
     path = encode_video(name, np.arange(40) / 10, **ENCODINGS[name])
     for start, end in SPANS:
         assert cut_clip(open_video(path), start, end, tmp_path / 'clip.mp4', None)
-
-
-@pytest.fixture
-def folder(write_video, tmp_path):
-    """Results of a video of 4 s at 10 fps: person 0 waves twice, 1 sits."""
-    keyframes = [
-        Keyframe(
-            time_s=float(second),
-            frame_index=10 * second,
-            persons=[
-                Person(
-                    id=number,
-                    bbox=(0, 0, 9, 9),
-                    actions=[Action(action, 0.9)] if second in seconds else [],
-                )
-                for number, action, seconds in ((0, 'wave', (0, 3)), (1, 'sit', (1,)))
-            ],
-        )
-        for second in range(4)
-    ]
-    found = tmp_path / 'found'
-    found.mkdir()
-    VideoDetections(
-        source=str(write_video('a.mp4')),
-        fps=10,
-        total_frames=40,
-        keyframes=keyframes,
-        tubes=list_tubes(keyframes),
-    ).save(found / 'a.json')
-    return found
-
-
-def test_names_tell_video_person_second_and_action(folder, read_numbers, capsys):
-    run_tool('clips', folder, '--action', 'wave', '--pad', '0.5')
-    clips = folder / 'clips'
-    assert sorted(path.name for path in clips.iterdir()) == [
-        'a_person0_0.00s_wave.mp4',
-        'a_person0_2.50s_wave.mp4',
-    ]
-    assert read_numbers(clips / 'a_person0_2.50s_wave.mp4')[0] == [*range(25, 40)]
-    assert capsys.readouterr().out.count('copied') == 2
-
-
-def test_stretches_that_touch_are_one_clip(folder, read_numbers, tmp_path):
-    run_tool('clips', folder, '--action', 'wave', '--pad', '1', '--out', tmp_path / 'x')
-    (clip,) = (tmp_path / 'x').iterdir()
-    assert read_numbers(clip)[0] == [*range(40)]
-
-
-def test_actions_that_are_not_there(folder, capsys):
-    line = run_and_fail(capsys, 'clips', folder, '--action', 'jump')
-    assert 'no stretch of jump' in line and 'sit, wave' in line
-    assert not (folder / 'clips').exists()
-
-
-@pytest.mark.parametrize('source', ['gone.mp4', 'rtsp://camera/1'])
-def test_videos_that_are_not_there(folder, capsys, source):
-    detections = VideoDetections.load(folder / 'a.json')
-    detections.source = source
-    detections.save(folder / 'a.json')
-    assert source in run_and_fail(capsys, 'clips', folder, '--action', 'wave')

@@ -8,9 +8,10 @@ from tube_data import build, frame_detections, linked, noisy, still
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects import published  # noqa: F401 - protocols
 from stmixer_mm.projects.diagnosis.error_types import (
-    TubeErrorShares,
+    BOX_ERRORS,
+    TUBE_ERRORS,
     error_rows,
-    shares_of,
+    error_shares,
 )
 
 
@@ -19,7 +20,7 @@ def evaluate(metric_type, truth, samples, **options):
     metric = build(metric_type, truth, **options)
     metric.process(None, samples)
     results = [[dict(part) for part in parts] for parts in metric.results]
-    shares = shares_of(metric, metric.detections(results))
+    shares = error_shares(metric, metric.detections(results))
     return shares, metric.evaluate(len(samples))
 
 
@@ -35,11 +36,11 @@ def test_errors_of_boxes_are_those_of_moc():
         tubes = (tubes.get(label, []) for tubes in truth['gttubes'].values())
         num_gts = sum(map(len, itertools.chain(*tubes)))
         ours = shares[f'class {label}']
-        for kind in ('localisation', 'classification', 'time', 'other'):
+        for kind in BOX_ERRORS:
             expected = literal_act.share_of_kind(kinds, kind, num_gts)
-            assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
-        assert ours.ap == values[f'frame_mAP/class {label}@0.7']
-        assert sum(ours) == pytest.approx(1, abs=1e-12)
+            assert ours[kind] == pytest.approx(expected, abs=1e-9)
+        assert ours['ap'] == values[f'frame_mAP/class {label}@0.7']
+        assert sum(ours.values()) == pytest.approx(1, abs=1e-12)
     assert len(all_kinds) == 5
     # Suppressed boxes have no errors.
     shares, values = evaluate(TubeFrameMAPMetric, truth, samples, nms='moc')
@@ -74,12 +75,12 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
         kinds = literal_act.tube_error_kinds(tubes, *options)
         all_kinds |= {*kinds}
         ours = shares[f'class {label}']
-        for kind in TubeErrorShares._fields[1:-1]:
+        for kind in TUBE_ERRORS:
             expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
-            assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
-        assert ours.missed == pytest.approx(1 - kinds.count('right') / 6)
+            assert ours[kind] == pytest.approx(expected, abs=1e-9)
+        assert ours['missed'] == pytest.approx(1 - kinds.count('right') / 6)
         true = {name: classes[label] for name, classes in truth['gttubes'].items()}
         expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
-        assert ours.ap == values[f'video_mAP/class {label}@0.3']
-        assert ours.ap == pytest.approx(expected, abs=1e-9)
+        assert ours['ap'] == values[f'video_mAP/class {label}@0.3']
+        assert ours['ap'] == pytest.approx(expected, abs=1e-9)
     assert len(all_kinds) == 10

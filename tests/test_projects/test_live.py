@@ -58,10 +58,15 @@ def find(clips):
         yield keyframe(clip.time_s, clip.frame_index, bboxes, actions)
 
 
-def start(source, *, detect=find, spans=(2, 1), **options):
+def build(source, *, detect=find, spans=(2, 1), **options):
     notes = Notes()
     live = LiveDetection(source, detect, spans, **options)
     live.listeners.append(notes)
+    return live, notes
+
+
+def start(source, **options):
+    live, notes = build(source, **options)
     live.start()
     return live, notes
 
@@ -85,7 +90,8 @@ def test_the_newest_clip_wins_and_no_queue_grows():
                 assert len(live._ring._ring) == 2 + 1 + 2
             yield result
 
-    live, notes = start(Source(one_by_one()), detect=slow)
+    live, notes = build(Source(one_by_one()), detect=slow)
+    live.start()
     assert live.wait(PATIENCE_S)
     first, *later_indices = notes.indices
     assert first <= 3
@@ -192,9 +198,7 @@ def test_latency_counts_from_capture(monkeypatch):
             time_s += 0.25
             yield detections
 
-    notes = Notes()
-    live = LiveDetection(Source(one_by_one()), slow, (2, 1))
-    live.listeners.append(notes)
+    live, notes = build(Source(one_by_one()), detect=slow)
     live._capture()  # to the end, so that one keyframe is left
     live._find()
     (result,) = notes.results

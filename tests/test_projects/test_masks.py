@@ -14,8 +14,7 @@ from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import decode, encode
-from stmixer_mm.projects.annotate.convert import convert_annotations
-from stmixer_mm.projects.annotate.segmentation import read_segmentation
+from stmixer_mm.projects.annotate.convert import convert_annotations, read_segmentation
 from stmixer_mm.projects.common.ava_writer import (
     AnnotatedPerson,
     write_annotations,

@@ -12,13 +12,11 @@ from bad_input import check_content, is_sentence
 from literal_act import area, box_iou, right_of_voc
 from mmaction.evaluation.functional import multisports_utils
 from run_tool import ROOT
-from scipy.io import savemat
 from tube_data import SCALE, build, evaluate_results, ground_truth, noisy, still
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.offline import feed, read_results
-from stmixer_mm.projects.published import road
 
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}
 TRUTH = ground_truth({'v': GTTUBES}, labels=['run', 'sit'], nframes=20)
@@ -237,78 +235,26 @@ def test_files_of_tuber(tmp_path):
         evaluate(write_tuber(tmp_path / 'larger', 256), OF_UCF)
 
 
-def test_pickle_and_mat_files_of_road(tmp_path, write):
-    """As test-ucf24.py writes them; boxes are 32-bit parts of squares of 300 pixels."""
-    root = tmp_path / 'CONV-rgb-099-120000'
-    files = [root / NAME / f'{frame:05}.mat' for frame in range(1, 21)]
+def test_a_pickle_of_road(write):
+    """As test-ucf24.py writes it; boxes are 32-bit pixels of squares of 300."""
+    files = [f'CONV-rgb-099-120000/{NAME}/{frame:05}.mat' for frame in range(1, 21)]
     by_label = [[np.asarray([]) for _ in files] for _ in range(2)]
-    (root / NAME).mkdir(parents=True)
-    for frame, file in enumerate(files, start=1):
-        loc = np.tile(np.float32([0.3, 0.3, 0.4, 0.4]), (90, 1))
-        scores = np.tile(np.float32([0.9998, 1e-4, 1e-4]), (90, 1))
-        for _, _, label, score, *box in TABLE[TABLE[:, 1] == frame].tolist():
-            loc[int(label)] = np.array(box) / SCALE
-            scores[int(label), 1 + int(label)] = score
-            detection = np.float32([*loc[int(label)] * 300, score])
-            by_label[int(label)][frame - 1] = detection[None]
-        savemat(file, mdict=dict(scores=scores, loc=loc))
-    content = [[np.zeros((1, 5))] * len(files), by_label, list(map(str, files))]
-    for path in (write(content), root):
-        options = dict(protocol='road_python', iou_thrs=0.5)
-        assert set(evaluate(path, OF_UCF, **options).values()) == {1}
-
-
-def test_mat_files_have_a_time_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(road, 'READ_S', 1e-6)
-    savemat(tmp_path / 'a.mat', dict(loc=np.zeros((1, 4))))
-    with pytest.raises(ValueError, match='or takes more than'):
-        road._load_mat(tmp_path / 'a.mat', 'loc')
-
-
-def test_paths_of_road(tmp_path):
-    """As actionPaths.m writes them: a struct array for each label, or an empty struct."""
-    fields = ['start', 'end', 'boxes', 'scores', 'allScores']
-    paths = np.zeros((1, 2), dtype=[(name, object) for name in fields])
-    for number, (path, confidence) in enumerate(zip(paths[0], (0.9, 0.1), strict=True)):
-        boxes = TABLE[TABLE[:, 2] == number][:, 4:].astype(float) + 1
-        scores = np.tile([confidence, 1 - confidence, 0.0], (18, 1))
-        values = 1 + 2 * number, 18 + 2 * number, boxes, scores[:, :1].T, scores
-        for name, value in zip(fields, values, strict=True):
-            path[name] = value
-    cell = np.empty((1, 2), dtype=object)
-    cell[0, 0], cell[0, 1] = paths, paths[:, 1:]
-    file = tmp_path / f'{NAME}-actionpaths.mat'
-    file.parent.mkdir()
-    savemat(file, dict(allpaths=cell))
-    metric = build(VideoMAPMetric, OF_UCF)
-    values = evaluate_results([metric], read_results(tmp_path))
-    # With alpha 5 the second path of the first label is another's in all of its frames.
-    assert set(values.values()) == {1}
-    metric = build(VideoMAPMetric, ground_truth({NAME: GTTUBES}))  # of three labels
-    with pytest.raises(UserError, match='2 labels, not 3'):
-        evaluate_results([metric], read_results(tmp_path))
+    for _, frame, label, score, *box in TABLE.tolist():
+        detection = np.float32([*np.array(box) / SCALE * 300, score])
+        by_label[int(label)][int(frame) - 1] = detection[None]
+    path = write([[np.zeros((1, 5))] * len(files), by_label, files])
+    options = dict(protocol='road_python', iou_thrs=0.5)
+    assert set(evaluate(path, OF_UCF, **options).values()) == {1}
 
 
 YOWO_FILE = 'Run_v_Run_g01_c01_00001.txt'
 TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
 
 
-def test_files_that_crash_scipy_and_pipes(tmp_path):
-    path = tmp_path / NAME / '00001.mat'
-    path.parent.mkdir(parents=True)
-    savemat(path, dict(loc=np.zeros((9, 4)), scores=np.zeros((9, 3))))
-    data = bytearray(path.read_bytes())
-    data[144] = 5  # the type of the first variable
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=r'00001\.mat.*damaged'):
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / '0.txt')
+    with pytest.raises(UserError, match='not a regular file'):
         evaluate(tmp_path, OF_UCF)
-    path.unlink()
-    for name in f'{NAME}/00001.mat', '0.txt':
-        pipe = tmp_path / name
-        os.mkfifo(pipe)
-        with pytest.raises(UserError, match='not a regular file'):
-            evaluate(tmp_path, OF_UCF)
-        pipe.unlink()
 
 
 @pytest.mark.parametrize(
@@ -345,12 +291,6 @@ def test_files_that_crash_scipy_and_pipes(tmp_path):
             )
         ),
         ('0.txt', TUBER_LINE.replace('Run', 'Sit').encode()),
-        (f'{NAME}/00001.mat', b'no .mat file'),
-        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)))),
-        (f'{NAME}-actionpaths.mat', b'no .mat file'),
-        (f'{NAME}-actionpaths.mat', dict(allpaths=np.zeros((1, 2)))),
-        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.zeros((9, 2)))),
-        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.ones((9, 3)) * 2)),
         *(
             ('found.pkl', pickle.dumps([[], boxes, [f'{NAME}/{name}.mat']]))
             for boxes, name in (
@@ -367,11 +307,7 @@ def test_files_that_crash_scipy_and_pipes(tmp_path):
 def test_damaged_files(tmp_path, name, content):
     """One sentence with the file, and the line where there are lines."""
     path = tmp_path / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, dict):
-        savemat(path, content)
-    else:
-        path.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(UserError) as error:
         evaluate(path if path.suffix == '.pkl' else tmp_path, OF_UCF)
     message = str(error.value)
@@ -382,7 +318,7 @@ def test_damaged_files(tmp_path, name, content):
         else str(tmp_path)
     )
     assert place in message
-    if isinstance(content, bytes) and content.count(b'\n') == 2:
+    if content.count(b'\n') == 2:
         assert 'line 2' in message
 
 

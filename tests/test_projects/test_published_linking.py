@@ -147,8 +147,6 @@ def literal_retina(frames, bboxes, scores, rules):
                 b = bboxes[i]
                 dx = min(a[2], b[2]) - max(a[0], b[0])
                 dy = min(a[3], b[3]) - max(a[1], b[1])
-                if rules.clamped:
-                    dx, dy = max(dx, 0), max(dy, 0)
                 areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
                 iou = dx * dy / (sum(areas) - dx * dy) if dx * dy > 0 else 0
                 near = iou >= rules.link_iou and i not in linked
@@ -232,10 +230,8 @@ def test_linkings_are_those_of_the_loops(seed):
     expected = as_lists(literal_road(*video, road.alpha))
     tubes = as_lists(road.link_video(40, *video))
     assert sorted(tubes) == sorted(expected)
-    for trims, clamped in itertools.product((False, True), repeat=2):
-        options = dict(
-            clamped=clamped, top_k=2 + seed, trims=trims, alpha=0.1 + seed / 9
-        )
+    for trims in (False, True):
+        options = dict(top_k=2 + seed, trims=trims, alpha=0.1 + seed / 9)
         retina = replace(LINKINGS['retina'], **options)
         expected = as_lists(literal_retina(*video, retina))
         assert as_lists(retina.link_video(40, *video)) == expected

@@ -1,7 +1,8 @@
 """Actions of persons, from labels and attributes."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from stmixer_mm.errors import ErrorCollector, UserError, nearest
 from stmixer_mm.projects.annotate.records import Annotations, Shape, unique
@@ -53,7 +54,7 @@ def resolve_actions(
         UserError: a track has two boxes in a frame, an attribute a value that is not
             declared, or none of ``attributes`` an action.
     """
-    tracks = [track for video in annotations.videos for track in video.tracks]
+    tracks = annotations.tracks
     candidates = _find_actions(annotations, attributes)
     attribute_actions = {
         key: actions for key, actions in candidates.items() if actions is not None
@@ -92,13 +93,7 @@ def _find_actions(
 ) -> dict[tuple[str, str], list[str] | None]:
     """Actions by label and attribute, declared or in use; None: it names none."""
     candidates = dict(annotations.declared)
-    shapes = (
-        shape
-        for video in annotations.videos
-        for track in video.tracks
-        for shape in track
-    )
-    for shape in shapes:
+    for shape in chain.from_iterable(annotations.tracks):
         for name, value in shape.attributes.items():
             key, actions = (shape.label, name), name_actions(name, value)
             if annotations.declared.get(key) is not None:
@@ -118,21 +113,15 @@ def _find_actions(
 
 def _offer_texts(annotations: Annotations) -> None:
     """Raise ``UserError`` if texts may be the actions of the only label."""
-    shapes = [
-        s for video in annotations.videos for track in video.tracks for s in track
-    ]
-    texts = [
-        (name, str(value).strip())
-        for shape in shapes
-        for name, value in shape.attributes.items()
-        if (shape.label, name) in annotations.declared
-        and any(map(str.isalpha, str(value)))
-    ]
+    shapes, texts = [*chain.from_iterable(annotations.tracks)], defaultdict(set)
+    for shape in shapes:
+        for name, value in shape.attributes.items():
+            is_declared = (shape.label, name) in annotations.declared
+            if is_declared and any(map(str.isalpha, str(value))):
+                texts[name].add(str(value).strip())
     if texts and len({shape.label for shape in shapes}) == 1:
-        name = texts[0][0]
-        values = ', '.join(
-            sorted({text for attribute, text in texts if attribute == name})
-        )
+        name = next(iter(texts))
+        values = ', '.join(sorted(texts[name]))
         raise UserError(
             f'{shapes[0].place}: no attribute of the label {shapes[0].label!r} has '
             f'choices, but {name} has texts ({values:.100}); pass --attributes {name} if '

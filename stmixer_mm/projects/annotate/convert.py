@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_masks
 
 from stmixer_mm.command_line import Positive
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
@@ -22,6 +23,7 @@ from stmixer_mm.datasets.frames import (
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import ErrorCollector, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_file, write_atomically
+from stmixer_mm.pictures import Mask, decode, encode
 from stmixer_mm.projects.annotate.actions import resolve_actions
 from stmixer_mm.projects.annotate.coco import read_coco
 from stmixer_mm.projects.annotate.cvat import read_cvat
@@ -35,7 +37,6 @@ from stmixer_mm.projects.annotate.records import (
     shape_at,
     unique,
 )
-from stmixer_mm.projects.annotate.segmentation import read_segmentation
 from stmixer_mm.projects.common.ava_writer import (
     AnnotatedPerson,
     write_annotations,
@@ -205,6 +206,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     """Look for a video, by each of its names; check that it is the annotated one."""
     shapes = [shape for shape in chain.from_iterable(video.tracks) if not shape.outside]
     last_shape = max(shapes, key=lambda shape: shape.frame, default=None)
+    last_frame = last_shape.frame if last_shape else 0
     names = [*video.names, *map(without_suffix, video.names)]
     paths = {name: find_video(folder, name) for name in names}
     name = next(filter(paths.get, paths), names[0])
@@ -215,29 +217,21 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
                 'or size is unknown without it; put it there, or give the frame rate of '
                 'extracted frames.'
             )
-        last_frame = last_shape.frame if last_shape else 0
         total = 1 + max([*(video.frames or ())[-1:], last_frame])
         clock = dict(fps=fps, total_frames=total, frame_times=np.arange(total) / fps)
         return VideoFacts(name, clock, video.size)
     reader = open_video(paths[name])
-    total_frames = video.total_frames or len(reader)
-    if abs(total_frames - len(reader)) > reader.fps:
-        raise UserError(
-            f'{video.file}: {paths[name]} has {len(reader)} frames, but {total_frames} '
-            f'were annotated; set the framerate of the tag <Video> to {reader.fps:g} and '
-            'annotate it again.'
-        )
-    size = video.size or reader.size
+    total_frames = video.total_frames or max(len(reader), last_frame + 1)
     # Tools disagree on the last few frames of some videos.
-    is_longer = last_shape and last_shape.frame >= len(reader) + reader.fps
-    height, width = reader.size
+    is_other = abs(total_frames - len(reader)) > reader.fps
+    size, (height, width) = video.size or reader.size, reader.size
     stored = height, width / reader.pixel_aspect  # tools may show these pixels
-    is_other = is_stretched(size, reader.size) and is_stretched(size, stored)
-    if is_other or is_longer:
+    if is_other or (is_stretched(size, reader.size) and is_stretched(size, stored)):
         raise UserError(
-            f'{last_shape.place if is_longer else video.file}: {paths[name]} has other '
-            f'frames ({len(reader)} of (height, width) {reader.size}) than the '
-            f'annotated video (of {size}); put that there.'
+            f'{last_shape.place if last_shape else video.file}: {paths[name]} has '
+            f'{len(reader)} frames of (height, width) {reader.size}, but {total_frames} '
+            f'of {size} were annotated; put that video there, or in Label Studio correct '
+            'the framerate of the tag <Video>.'
         )
     if is_stretched(size, reader.size) and any(shape.segmentation for shape in shapes):
         raise UserError(
@@ -320,3 +314,39 @@ def _bbox_norm(
         return None
     notes['boxes were clipped to the frame.'] += not np.array_equal(bbox, shape.bbox)
     return (bbox / sides).tolist()
+
+
+def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | None:
+    """RLE of what COCO's JSON calls a segmentation: polygons or RLE.
+
+    Args:
+        segmentation: As in the JSON file.
+        size: (h, w) of the frame.
+
+    Returns:
+        None if there is none, or it has no pixel.
+
+    Raises:
+        ValueError: It is neither, or does not fit the frame.
+    """
+    height, width = size
+    if isinstance(segmentation, dict) and segmentation:
+        if tuple(segmentation['size']) != size:
+            raise ValueError(f'its mask is not of {height} rows and {width} columns')
+        mask = encode(decode(segmentation))
+    else:
+        polygons = [_read_polygon(part, size) for part in segmentation or () if part]
+        if not polygons:
+            return None
+        rle = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
+        mask = dict(size=[height, width], counts=rle['counts'].decode())
+    return mask if coco_masks.area(mask) else None
+
+
+def _read_polygon(polygon: object, size: tuple[int, int]) -> list[float]:
+    """x1, y1, x2, … of three or more points, at most a frame's size outside it."""
+    points = np.array(polygon, float).reshape(-1, 2)
+    # Far points take pycocotools gigabytes; NaN does not pass either.
+    if not (len(points) > 2 and (abs(points / size[::-1] - 0.5) <= 1.5).all()):
+        raise ValueError('its polygon has no three points in or near the frame')
+    return points.ravel().tolist()

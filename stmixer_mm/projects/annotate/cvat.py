@@ -23,6 +23,7 @@ from stmixer_mm.projects.annotate.records import (
     action_names,
     detected_tracks,
     is_true,
+    leave_later,
     read_frame,
     read_size,
     unique,
@@ -54,7 +55,7 @@ def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
                     shape = _read_shape(drawn, size)
                     label = track.attrib['label']
                     shapes.append(shape._replace(label=label, place=place))
-            tracks.append(_leave_later(shapes))
+            tracks.append(leave_later(shapes))
     names = _text(root, 'source'), _text(root, 'name'), Path(file).stem
     video = AnnotatedVideo(
         file=file,
@@ -78,22 +79,6 @@ def _parse(file: str, data: bytes) -> Element:
         return root
 
 
-def _leave_later(shapes: list[Shape]) -> list[Shape]:
-    """A frame in which a person is both seen and outside is the last one seen."""
-    visible_frames = {shape.frame for shape in shapes if not shape.outside}
-    shifted_shapes = [
-        shape._replace(frame=shape.frame + 1)
-        if shape.outside and shape.frame in visible_frames
-        else shape
-        for shape in shapes
-    ]
-    return [
-        shape
-        for shape in shifted_shapes
-        if not (shape.outside and shape.frame in visible_frames)
-    ]
-
-
 def _text(root: Element, tag: str) -> str:
     """The text under a tag of the head of a file, '' if there is none."""
     texts = (root.findtext(f'meta/{path}{tag}') for path in ('', '*/', '*/*/'))
@@ -106,7 +91,6 @@ def _name(declared: Element) -> str:
 
 def _declared(root: Element) -> dict[tuple[str, str], list[str] | None]:
     """Actions by label and attribute, None of attributes without choices."""
-
     return {
         (_name(label), name): None if values is None else name_actions(name, values)
         for label in root.iterfind('meta//label')

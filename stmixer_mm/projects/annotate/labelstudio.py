@@ -24,6 +24,7 @@ from stmixer_mm.projects.annotate.records import (
     Bbox,
     Shape,
     detected_tracks,
+    leave_later,
     read_frame,
     read_size,
     shape_at,
@@ -56,9 +57,10 @@ def read_labelstudio(file: str, data: bytes, notes: Counter) -> Annotations:
                         'too; delete one of them.'
                     )
                 videos[video.names[0]] = video
-    tracks = [track for video in videos.values() for track in video.tracks]
-    labels = unique(shape.label for track in tracks for shape in track)
-    return Annotations(videos=[*videos.values()], labels=labels)
+    annotations = Annotations(videos=[*videos.values()], labels=[])
+    labels = (shape.label for track in annotations.tracks for shape in track)
+    annotations.labels = unique(labels)
+    return annotations
 
 
 def _results(task: Mapping, place: str, notes: Counter) -> list[dict] | None:
@@ -106,7 +108,7 @@ def _read_task(
         size=size,
         frames=range(total_frames) if total_frames else None,
         total_frames=total_frames or None,
-        tracks=[_without_exits(shapes) for shapes in persons.values()],
+        tracks=[leave_later(shapes) for shapes in persons.values()],
         interpolate=True,
         in_percent=True,
     )
@@ -171,7 +173,7 @@ def _read_sequence(
         yield shape
         is_seen = keyframe.get('enabled', True)
         if not is_seen:
-            yield shape._replace(frame=frame + 1, outside=True)
+            yield shape._replace(outside=True)
         elif keyframe is keyframes[-1] and frame < count - 1:
             yield shape._replace(frame=count - 1)
 
@@ -205,16 +207,6 @@ def _first_region(key: str, regions: Mapping[str, Mapping]) -> str:
             raise ValueError('it is its own ancestor')
         ancestors.append(parent)
     return ancestors[-1]
-
-
-def _without_exits(shapes: list[Shape]) -> list[Shape]:
-    """Shapes without those outside in a frame that another region begins in."""
-    visible_frames = {shape.frame for shape in shapes if not shape.outside}
-    return [
-        shape
-        for shape in shapes
-        if not (shape.outside and shape.frame in visible_frames)
-    ]
 
 
 @result_format('labelstudio')

@@ -62,6 +62,10 @@ class Annotations:
     # attribute names no action.
     declared: dict[tuple[str, str], list[str] | None] = field(default_factory=dict)
 
+    @property
+    def tracks(self) -> list[list[Shape]]:
+        return [track for video in self.videos for track in video.tracks]
+
 
 @dataclass(kw_only=True)
 class Conversion:
@@ -125,7 +129,7 @@ def read_size(width: object, height: object) -> tuple[int, int] | None:
     return size
 
 
-def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:
+def upright(x1: float, y1: float, x2: float, y2: float, degrees: float = 0) -> Bbox:
     """The upright box around one that is rotated around its centre.
 
     Raises:
@@ -138,6 +142,22 @@ def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:
     center, size = ((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1)
     corners = cv2.boxPoints((center, size, degrees))
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
+def leave_later(shapes: Sequence[Shape]) -> list[Shape]:
+    """A frame in which a person is both seen and outside is the last one seen."""
+    visible_frames = {shape.frame for shape in shapes if not shape.outside}
+    shifted_shapes = (
+        shape._replace(frame=shape.frame + 1)
+        if shape.outside and shape.frame in visible_frames
+        else shape
+        for shape in shapes
+    )
+    return [
+        shape
+        for shape in shifted_shapes
+        if not (shape.outside and shape.frame in visible_frames)
+    ]
 
 
 def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:

@@ -9,8 +9,7 @@ evaluate_multisports.py, which differ as their protocols do.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -28,90 +27,68 @@ from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.projects.diagnosis.judging import first_threshold
 
-
-class ErrorShares(NamedTuple):
-    """Shares of a class of boxes; they add up to 1."""
-
-    ap: float
-    localisation: float
-    classification: float
-    time: float
-    other: float
-    missed: float
+BOX_ERRORS = 'localisation', 'classification', 'time', 'other'
+TUBE_ERRORS = (
+    *('repeat', 'extra', 'localisation', 'classification', 'time'),
+    *('classification_time', 'classification_localisation', 'time_localisation'),
+    'classification_time_localisation',
+)
+Shares = dict[str, float]  # AP, errors and missed; by ACT's area they add up to 1
 
 
-class TubeErrorShares(NamedTuple):
-    """Shares of a class of tubes; by ACT's area they add up to 1."""
-
-    ap: float
-    repeat: float
-    extra: float
-    localisation: float
-    classification: float
-    time: float
-    classification_time: float
-    classification_localisation: float
-    time_localisation: float
-    classification_time_localisation: float
-    missed: float
+def error_shares(metric: TubeMetric, detections: Detections) -> dict[str, Shares]:
+    """Shares of boxes or tubes at the first threshold, by label with ground truth."""
+    typed, errors, ap_mode = typed_boxes, BOX_ERRORS, 'act'
+    if isinstance(metric, VideoMAPMetric):
+        typed, errors, ap_mode = typed_tubes, TUBE_ERRORS, metric.protocol.ap
+    return {
+        name: shares_of(types, num_gts, errors, ap_mode=ap_mode)
+        for name, types, num_gts in typed(metric, detections)
+    }
 
 
-Shares = TypeVar('Shares', ErrorShares, TubeErrorShares)
-
-
-def error_shares(
-    types: Sequence[str] | np.ndarray,
-    num_gts: int,
-    kind: type[Shares],
-    *,
-    ap_mode: str = 'act',
+def shares_of(
+    types: np.ndarray, num_gts: int, errors: Sequence[str], *, ap_mode: str
 ) -> Shares:
     """AP and errors of one class.
 
-    Each error type is the area under its share of the detections over recall; missed is
-    what recall lacks to 1. By ACT's rule they add up to 1 with AP; under
-    ``'interpolated'`` each share has an envelope of its own, so that they are more.
+    Each error is the area under its share of the detections over recall; missed is what
+    recall lacks to 1. By ACT's rule they add up to 1 with AP; under ``'interpolated'``
+    each share has an envelope of its own, so that they are more.
 
     Args:
-        types: (N,) names of the detections by descending score, fields of ``kind``.
+        types: (N,) of the detections by descending score, ``'ap'`` or an error.
         num_gts: Ground truths of the class, at least 1.
-        kind: ``ErrorShares`` or ``TubeErrorShares``.
+        errors: ``BOX_ERRORS`` or ``TUBE_ERRORS``.
         ap_mode: A name of ``AP_MODES``.
     """
-    types, ranks = np.asarray(types), np.arange(1, len(types) + 1)
-    right = types == 'ap'
-    areas = [
-        area(np.cumsum(types == name) / ranks, right, num_gts, mode=ap_mode)
-        for name in kind._fields[1:-1]
-    ]
-    missed = float(1 - right.sum() / num_gts)
-    return kind(average_precision(right, num_gts, mode=ap_mode), *areas, missed)
+    right, ranks = types == 'ap', np.arange(1, len(types) + 1)
+    shares = {'ap': average_precision(right, num_gts, mode=ap_mode)}
+    for error in errors:
+        curve = np.cumsum(types == error) / ranks
+        shares[error] = area(curve, right, num_gts, mode=ap_mode)
+    shares['missed'] = float(1 - right.sum() / num_gts)
+    return shares
 
 
-def shares_of(metric: TubeMetric, detections: Detections) -> dict[str, Shares]:
-    """Shares of boxes or tubes at the first threshold, by label with ground truth."""
-    of_tubes = isinstance(metric, VideoMAPMetric)
-    return (tube_error_shares if of_tubes else box_error_shares)(metric, detections)
+Typed = Iterator[tuple[str, np.ndarray, int]]
 
 
-def box_error_shares(
-    metric: TubeFrameMAPMetric, detections: Detections
-) -> dict[str, ErrorShares]:
-    """Shares at the first threshold, by label with ground truth."""
+def typed_boxes(metric: TubeFrameMAPMetric, detections: Detections) -> Typed:
+    """Label, types (N,) by descending score, and number of ground truths."""
     gt_boxes = [metric.gt_boxes(column) for column in metric.gts]
     columns = np.repeat([*metric.gts], [len(boxes.frames) for boxes in gt_boxes])
     gts = Boxes(*map(np.concatenate, zip(*gt_boxes, strict=True)))
     order = np.argsort(gts.frames, kind='stable')
     gts, columns = take(gts, order), columns[order]
-    shares, thr = {}, first_threshold(metric)
     for column, name in metric.class_names.items():
         is_own = columns == column
         if is_own.any():
             boxes = metric.found(detections, column)
-            types = box_error_types(boxes, gts, is_own, metric.frame_limit, thr)
-            types = types[by_score(boxes.scores)]
-            shares[name] = error_shares(types, is_own.sum(), ErrorShares)
-    return shares
+            types = box_error_types(
+                boxes, gts, is_own, metric.frame_limit, first_threshold(metric)
+            )
+            yield name, types[by_score(boxes.scores)], is_own.sum()
 
 
 def box_error_types(
@@ -148,15 +125,14 @@ def box_error_types(
     return np.select([*cases.values()], [*cases], 'other')
 
 
-def tube_error_shares(
+def typed_tubes(
     metric: VideoMAPMetric, detections: Detections | Mapping[int, Tubes]
-) -> dict[str, TubeErrorShares]:
-    """Shares at the first threshold, by label with ground truth."""
-    shares, thr, measures = {}, first_threshold(metric), metric.measures()
+) -> Typed:
+    """Label, types (N,) by descending score, and number of ground truths."""
+    thr, measures = first_threshold(metric), metric.measures()
     for column, name in metric.class_names.items():
         class_gts = metric.gts[column]
-        num_gts = len(class_gts.sequences)
-        if num_gts:
+        if len(class_gts.sequences):
             tubes = metric.tubes(detections, column)
             right = metric.right(metric.match_tubes(tubes, column, min_iou=thr), thr)
             other_gts = [gts for other, gts in metric.gts.items() if other != column]
@@ -164,11 +140,8 @@ def tube_error_shares(
                 best_overlaps(tubes, gts, **measures)
                 for gts in ([class_gts], other_gts)
             ]
-            types = tube_error_types(right, *best, thr)[by_score(tubes.scores)]
-            shares[name] = error_shares(
-                types, num_gts, TubeErrorShares, ap_mode=metric.protocol.ap
-            )
-    return shares
+            types = tube_error_types(right, *best, thr)
+            yield name, types[by_score(tubes.scores)], len(class_gts.sequences)
 
 
 def best_overlaps(tubes: Tubes, gts: Sequence[Tubes], **measures: float) -> Overlaps:
@@ -187,7 +160,7 @@ def tube_error_types(
     other_overlaps: Overlaps,
     iou_thr: float,
 ) -> np.ndarray:
-    """The type (N,) of each tube, a field of ``TubeErrorShares``; the first that holds.
+    """The type (N,) of each tube, ``'ap'`` or one of ``TUBE_ERRORS``; the first that holds.
 
     repeat: it overlaps a tube of its class enough, which another has claimed;
     classification: it overlaps one of another class enough; extra: it overlaps none. For
@@ -223,7 +196,6 @@ def tube_error_types(
 
 def error_rows(shares: Mapping[str, Shares]) -> list[Row]:
     """A table: the names, a row for each class, the mean over the classes last."""
-    table = [[name, *row] for name, row in shares.items()]
-    mean = np.mean(list(shares.values()), axis=0).tolist()
-    fields = type(next(iter(shares.values())))._fields
-    return [['', *fields], *table, ['mean', *mean]]
+    table = [[name, *row.values()] for name, row in shares.items()]
+    mean = np.mean([row[1:] for row in table], axis=0).tolist()
+    return [['', *next(iter(shares.values()))], *table, ['mean', *mean]]

@@ -78,9 +78,8 @@ def judge_keyframes(
     thr, keyframes = first_threshold(metric), {}
 
     def keyframe(frame: int) -> JudgedKeyframe:
-        if frame not in keyframes:
-            keyframes[frame] = JudgedKeyframe(detections.keyframe_key(frame))
-        return keyframes[frame]
+        key = detections.keyframe_key(frame)
+        return keyframes.setdefault(frame, JudgedKeyframe(key))
 
     for column, name in metric.class_names.items():
         for frame in metric.gt_boxes(column).frames.tolist():

@@ -1,7 +1,7 @@
 """Predictions in a file, given to the metrics of a config."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -48,12 +48,6 @@ def read_results(file: str | Path) -> Results:
     return csv_results(file) if content is None else dump_results(file, content)
 
 
-def metric_class(config: Mapping) -> type[BaseMetric] | None:
-    """The class that the config of a metric names."""
-    kind = config['type']
-    return METRICS.get(kind) if isinstance(kind, str) else kind
-
-
 def build_metrics(
     cfg: Config, *, split: int | None = None, protocols: Collection[str] = ()
 ) -> list[BaseMetric]:
@@ -74,7 +68,8 @@ def build_metrics(
     available = {}
     with blame('test_evaluator of the config cannot be built', 'correct it'):
         for config in metric_configs(cfg, 'test'):
-            kind = metric_class(config)
+            kind = config['type']
+            kind = METRICS.get(kind) if isinstance(kind, str) else kind
             if kind is not None and issubclass(kind, DumpResults):
                 continue
             if changes and not issubclass(kind, TubeMetric):

@@ -14,7 +14,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.files import check_own, check_writable_dir, open_atomically
-from stmixer_mm.projects.diagnosis.error_types import error_rows, shares_of
+from stmixer_mm.projects.diagnosis.error_types import error_rows, error_shares
 from stmixer_mm.projects.diagnosis.judging import (
     ClassResult,
     class_results,
@@ -87,7 +87,7 @@ def _report_classes(
     rows = [ClassResult._fields, *sorted(results, key=lambda result: result.ap)]
     _report(title, rows, folder / 'classes.csv', number=number)
     if isinstance(metric, TubeMetric):
-        rows = error_rows(shares_of(metric, detections))
+        rows = error_rows(error_shares(metric, detections))
         _report('Error types', rows, folder / 'errors.csv')
 
 

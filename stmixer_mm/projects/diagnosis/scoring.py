@@ -2,8 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -30,27 +29,62 @@ from stmixer_mm.projects.diagnosis.offline import feed
 Interval = tuple[float, float]
 
 
-@dataclass
-class Score:
-    """Values of a metric, of several splits their means."""
+class Score(NamedTuple):
+    """Values by name, and those in draws of videos where there is an interval."""
 
-    metric: BaseMetric
     values: dict[str, float]
-    draws: dict[str, np.ndarray]  # (D,) in draws of videos, where there is an interval
+    draws: dict[str, np.ndarray]  # (D,)
 
     def interval(self, name: str) -> Interval | None:
         return interval(self.draws[name]) if name in self.draws else None
 
+    def intervals(self) -> dict[str, Interval]:
+        return {name: interval(values) for name, values in self.draws.items()}
+
+    def select(self, names: Mapping[str, str]) -> 'Score':
+        """Those of the values that are there, by new names."""
+        tables = (
+            {new: table[name] for new, name in names.items() if name in table}
+            for table in self
+        )
+        return Score(*tables)
+
     def __sub__(self, other: 'Score') -> 'Score':
-        """Differences, in the same draws."""
-        values = {
-            name: value - other.values[name]
-            for name, value in self.values.items()
-            if name in other.values
+        """Differences of what both have, in the same draws."""
+        tables = (
+            {name: table[name] - others[name] for name in table if name in others}
+            for table, others in zip(self, other, strict=True)
+        )
+        return Score(*tables)
+
+
+def mean_score(splits: Sequence[Score]) -> Score:
+    """The mean over splits of what all of them have."""
+
+    def mean(tables: Sequence[dict]) -> dict:
+        names = [name for name in tables[0] if all(name in table for table in tables)]
+        return {
+            name: sum(table[name] for table in tables) / len(tables) for name in names
         }
-        shared = values.keys() & self.draws.keys() & other.draws.keys()
-        draws = {name: self.draws[name] - other.draws[name] for name in shared}
-        return Score(self.metric, values, draws)
+
+    return Score(*map(mean, zip(*splits, strict=True)))
+
+
+def join_scores(scores: Sequence[Score]) -> Score:
+    """Scores by several metrics as one.
+
+    Raises:
+        UserError: two metrics give a value of the same name.
+    """
+    joined = Score({}, {})
+    for score in scores:
+        if doubles := joined.values.keys() & score.values.keys():
+            raise UserError(
+                f'Two metrics of test_evaluator give the value {min(doubles)!r}; set '
+                'the prefix of one.'
+            )
+        joined = Score(joined.values | score.values, joined.draws | score.draws)
+    return joined
 
 
 class MatchedResults(NamedTuple):
@@ -73,16 +107,14 @@ def score_pair(
         side.results = []
         feed(side, predictions)
     if not isinstance(metric, DetectionMetric):
-        return [Score(side, side.evaluate(len(side.results)), {}) for side in metrics]
+        return [Score(side.evaluate(len(side.results)), {}) for side in metrics]
     matched = [match_results(side) for side in metrics]
     _check_videos(matched, [predictions.file for predictions in results])
     names = sorted(set().union(*(side.videos for side in matched)))
-    scores = [Score(side.metric, side.values, {}) for side in matched]
-    if len(names) > 1 and draws:
-        weights = draw_videos(len(names), draws=draws, seed=seed)
-        for score, side in zip(scores, matched, strict=True):
-            score.draws = draw_values(side, names, weights)
-    return scores
+    if len(names) < 2 or not draws:
+        return [Score(side.values, {}) for side in matched]
+    weights = draw_videos(len(names), draws=draws, seed=seed)
+    return [Score(side.values, draw_values(side, names, weights)) for side in matched]
 
 
 def match_results(metric: DetectionMetric) -> MatchedResults:
@@ -188,21 +220,3 @@ def _check_videos(matched: Sequence[MatchedResults], files: Sequence[str]) -> No
                 f'one of {files[0]} and {file} alone.',
                 file=sys.stderr,
             )
-
-
-def mean_score(splits: Sequence[Score]) -> Score:
-    """The mean over splits of what all of them have."""
-    if len(splits) == 1:
-        return splits[0]
-
-    def mean(tables: Sequence[dict]) -> dict:
-        names = [
-            name for name in tables[0] if all(name in table for table in tables[1:])
-        ]
-        return {
-            name: np.mean([table[name] for table in tables], axis=0) for name in names
-        }
-
-    values = mean([score.values for score in splits])
-    values = {name: float(value) for name, value in values.items()}
-    return Score(splits[0].metric, values, mean([score.draws for score in splits]))

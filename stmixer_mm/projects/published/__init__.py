@@ -10,9 +10,7 @@ from stmixer_mm.projects.published import (
     protocols,
     retina_linking,
     road,
-    road_linking,
     tuber,
     video_tubes,
     yowo,
-    yowo_linking,
 )

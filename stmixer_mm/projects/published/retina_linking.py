@@ -11,7 +11,7 @@ import numpy as np
 from scipy.signal import medfilt
 
 from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.projects.published.road_linking import best_labels, stretches
+from stmixer_mm.projects.published.road import best_labels, stretches
 
 # Of UCF101-24's labels, in their order.
 UCF24_ALPHAS = (
@@ -24,7 +24,9 @@ UCF24_ALPHAS = (
 class RetinaLinking:
     """Constants of the linking.
 
-    Results have no agentness: the best score of a box stands for it.
+    Results have no agentness: the best score of a box stands for it. As in the published
+    code, two negative sides of boxes that lie apart multiply to an overlap, and gaps of
+    paths are not filled: the boxes after a gap move to earlier frames.
 
     Args:
         score_thr: Agentness that a box exceeds.
@@ -33,13 +35,6 @@ class RetinaLinking:
             moved on by the mean motion of its last ``end_after`` + 1.
         end_after: Frames after its last box in which a path goes on.
         min_sum: What the agentness of all boxes near a path exceeds in sum.
-        clamped: Whether boxes that lie apart in both directions do not overlap. The
-            published code multiplies the two negative sides.
-        filled: Whether gaps of paths are filled linearly, and paths dropped that have
-            less than ``min_boxes``, or with gaps no more, unless ``min_score`` is
-            exceeded. The published code computes this, and returns the paths as they
-            were: the boxes after a gap then move to earlier frames.
-        min_boxes, min_score: See ``filled``.
         min_length: Boxes that a tube exceeds; last minus first frame that a trimmed
             one has.
         actions: Best actions of a path, each of which makes a tube. Its score is the
@@ -53,10 +48,6 @@ class RetinaLinking:
     link_iou: float = 0.5
     end_after: int = 4
     min_sum: float = 0.1
-    clamped: bool = False
-    filled: bool = False
-    min_boxes: int = 6
-    min_score: float = 0.1
     min_length: int = 5
     actions: int = 10
     trims: bool = False
@@ -69,19 +60,6 @@ class RetinaLinking:
         agentness = scores[:, 1:].max(axis=1)
         for path in self._paths(frames, bboxes, agentness):
             box_frames, boxes, classes = frames[path], bboxes[path], scores[path, 1:]
-            if self.filled:
-                has_gaps = box_frames[-1] - box_frames[0] >= len(box_frames)
-                is_good = agentness[path].mean() > self.min_score
-                if len(box_frames) < self.min_boxes and not is_good:
-                    continue
-                if has_gaps and len(box_frames) <= self.min_boxes:
-                    continue
-                path_frames = np.arange(box_frames[0], box_frames[-1] + 1)
-                sides = np.column_stack([boxes, classes]).T
-                table = np.column_stack(
-                    [np.interp(path_frames, box_frames, side) for side in sides]
-                )
-                boxes, classes = table[:, :4], table[:, 4:]
             if len(boxes) > self.min_length:
                 rows = np.column_stack([box_frames[0] + np.arange(len(boxes)), boxes])
                 quarter = max(1, classes.shape[1] // 4)
@@ -150,10 +128,7 @@ class RetinaLinking:
         expected, free_bboxes = last + (last - past) / max(1, steps), bboxes[free]
         low = np.maximum(expected, free_bboxes)[:, :2]
         high = np.minimum(expected, free_bboxes)[:, 2:]
-        sides = high - low
-        if self.clamped:
-            sides = np.maximum(sides, 0)
-        intersections = sides.prod(axis=1)
+        intersections = (high - low).prod(axis=1)
         areas = (expected[2:] - expected[:2]).prod() + (
             free_bboxes[:, 2:] - free_bboxes[:, :2]
         ).prod(axis=1)

@@ -1,41 +1,31 @@
-"""Results of ROAD (Singh et al., ICCV 2017): a pickle, a .mat file a frame, paths.
+"""ROAD (Singh et al., ICCV 2017): its detections in a pickle, and its linking.
 
-Source: test-ucf24.py, which writes both; data/ucf24.py; dofilter of online-tubes'
-actionPaths.m, which reads the .mat files and writes paths.
+Source: test-ucf24.py, which writes the pickle, and data/ucf24.py; online-tubes of the
+MATLAB code (actionPaths.m, incremental_linking.m, PARactionPathSmoother.m, mydpEM_max.m,
+convert2eval.m), which makes paths of a class, trimmed in time.
 """
 
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import cache
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
 
-from stmixer_mm.datasets.annotations.tube_annotations import check_tube
 from stmixer_mm.errors import blame
-from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
-from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
-from stmixer_mm.files import check_file
-from stmixer_mm.projects.published.frame_rows import row_results
-from stmixer_mm.projects.published.road_linking import RoadLinking
-
-_PATHS = '-actionpaths.mat'
-READ_S = 60.0  # for a .mat file
-SIDE = 300  # pixels of its frames, which are squeezed to squares
-# All scripts take the best boxes of a class above a score; these are the most and
-# lowest.
-CANDIDATES, LEAST_SCORE = 50, 0.001
-_MAT = (
-    'loc (n, 4), boxes in [0, 1], and scores (n, labels + 1), of which column 0 is '
-    'background'
+from stmixer_mm.evaluation.functional.linking import (
+    LINKINGS,
+    Linking,
+    NumberedBoxes,
+    suppress_tubelets,
 )
-_PICKLE = (
+from stmixer_mm.evaluation.functional.matching import aligned_iou, first_of_runs
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.results.rows import Results, result_reader
+from stmixer_mm.projects.published.frame_rows import row_results
+
+SIDE = 300  # pixels of its frames, which are squeezed to squares
+FORM = (
     'a list of true boxes, of detections by label and frame, arrays (n, 5) of a box and '
     'its score, and of files <class>/<video>/<frame>.mat'
 )
@@ -53,7 +43,7 @@ def pickle_results(path: Path, content: Any) -> Results | None:
             pass
         case _:
             return None
-    with blame(f'{path} is not of ROAD', f'write {_PICKLE}'):
+    with blame(f'{path} is not of ROAD', f'write {FORM}'):
         folders = {str(Path(file).parent): None for file in files}
         numbers = {folder: number for number, folder in enumerate(folders)}
         parts = []
@@ -76,106 +66,167 @@ def pickle_results(path: Path, content: Any) -> Results | None:
     return row_results(path, table, lambda row: f'{path}, box {row}', names, size=SIDE)
 
 
-@result_reader
-def mat_results(folder: Path, content: Any) -> Results | None:
-    """A folder with <class>/<video>/<frame>.mat, frames from 1, before suppression.
-
-    Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES``
-    of a class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
-    """
-    files = sorted(file for file in folder.rglob('*.mat') if file.stem.isdecimal())
-    if not files:
-        return None
-
-    def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
-        for file in files:
-            instances = _read_mat(file, metric.num_classes)
-            video = _video(str(file.parent), metric)
-            sample = dict(video_id=video, timestamp=int(file.stem))
-            yield str(file), dict(sample, pred_instances=instances)
-
-    return Results(str(folder), TubeMetric, samples, NO_SCORE)
-
-
-@result_reader
-def path_results(folder: Path, content: Any) -> Results | None:
-    """A folder with <class>/<video>-actionpaths.mat of actionPaths.m, here trimmed.
-
-    It has a cell for each label, of paths with their ``start``, and in each frame
-    ``boxes`` that count from 1, and ``allScores`` of the labels.
-    """
-    files = sorted(folder.rglob(f'*{_PATHS}'))
-    if not files:
-        return None
-
-    def samples(metric: VideoMAPMetric) -> Iterator[tuple[str, dict]]:
-        for file in files:
-            tubes = _read_paths(file, metric.num_classes - 1)
-            video = _video(str(file).removesuffix(_PATHS), metric)
-            yield str(file), dict(video_id=video, pred_tubes=tubes)
-
-    return Results(str(folder), VideoMAPMetric, samples)
-
-
-def _read_paths(file: Path, num_labels: int) -> list[tuple[int, float, np.ndarray]]:
-    """Labels from 0, scores and rows of the trimmed tubes of a video."""
-    tubes, linking = [], RoadLinking()
-    form = 'write allpaths, a cell of paths for each label, as actionPaths.m'
-    with blame(f'{file} is not of ROAD', form):
-        by_label = _load_mat(file, 'allpaths')['allpaths'].ravel()
-        if by_label.dtype != object or len(by_label) != num_labels:
-            raise ValueError(f'it has {len(by_label)} labels, not {num_labels}')
-        for column, paths in enumerate(by_label, start=1):
-            # Without paths a label has a struct without fields.
-            for struct in paths.ravel() if paths.dtype.names else ():
-                bboxes, scores = struct['boxes'] * 1.0, struct['allScores'] * 1.0
-                frames = int(struct['start'].item()) + np.arange(len(bboxes))
-                scores = np.insert(scores[:, :num_labels], 0, 0, axis=1)
-                path = np.arange(len(bboxes))
-                trimmed = linking.trim(column, path, frames, bboxes - 1, scores)
-                for _, rows, score in trimmed:
-                    tubes.append((column - 1, score, check_tube(rows)))
-    return tubes
-
-
-def _load_mat(file: Path, *names: str) -> dict[str, np.ndarray]:
-    """Variables of a .mat file, read in another process: damaged ones crash scipy."""
-    check_file(file)
-    try:
-        submit = _mat_reader().submit
-        submit(signal.setitimer, signal.ITIMER_REAL, READ_S)  # which ends that process
-        content = submit(loadmat, file, variable_names=names)
-        submit(signal.setitimer, signal.ITIMER_REAL, 0)
-        return content.result()
-    except BrokenProcessPool as error:
-        _mat_reader.cache_clear()
-        raise ValueError(
-            f'it is damaged, or takes more than {READ_S:g} s to read'
-        ) from error
-
-
-@cache
-def _mat_reader() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, get_context('spawn'))
-
-
-def _read_mat(file: Path, num_classes: int) -> dict[str, np.ndarray]:
-    with blame(f'{file} is not of ROAD', f'write {_MAT}'):
-        content = _load_mat(file, 'loc', 'scores')
-        bboxes, scores = content['loc'], content['scores']
-        if bboxes.shape != (len(scores), 4) or scores.shape[1:] != (num_classes,):
-            raise ValueError(f'loc {bboxes.shape}, scores {scores.shape}')
-        if not (np.isfinite(bboxes).all() and 0 <= scores.min() <= scores.max() <= 1):
-            raise ValueError('a box is not finite, or a score not in [0, 1]')
-    actions = scores[:, 1:]
-    best = np.argsort(-actions, axis=0, kind='stable')[:CANDIDATES]
-    is_candidate = np.take_along_axis(actions, best, axis=0) > LEAST_SCORE
-    candidates = np.unique(best[is_candidate])
-    return dict(bboxes=bboxes[candidates], scores=scores[candidates])
-
-
 def _video(folder: str, metric: TubeMetric) -> str:
     """Name of the video of a folder."""
     parts = Path(folder).parts
     names = ['/'.join(parts[-number:]) for number in (2, 1, 3)]
     return next((name for name in names if name in metric.video_numbers), names[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoadLinking:
+    """Constants; the defaults are those of I01onlineTubes.m.
+
+    Args:
+        score_thr: Score that a box exceeds.
+        candidates: Best boxes of a frame and class that are compared.
+        nms_iou: Overlap above which a better box removes them.
+        top_k: Boxes that are kept.
+        link_iou: Least overlap of a box with the last one of a path.
+        end_after: Frames after its last box in which a path goes on; paths of no more
+            boxes are dropped, and gaps have copies of the box after them.
+        alpha: What a change of the class costs when a path is trimmed; the script
+            computes 3 too, and prints 5.
+        best: Best scores of a tube that it has the mean of.
+        min_span: Last minus first frame that a tube exceeds.
+    """
+
+    score_thr: float = 0.001
+    candidates: int = 50
+    nms_iou: float = 0.45
+    top_k: int = 10
+    link_iou: float = 0.1
+    end_after: int = 3
+    alpha: float = 5
+    best: int = 40
+    min_span: int = 8
+
+    def link_video(
+        self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """See ``VideoLinking``."""
+        boxes, columns = self._suppress(frames, bboxes, scores)
+        for column in np.unique(columns).tolist():
+            class_boxes = boxes[columns == column]
+            for path in self._paths(class_boxes, frames, bboxes, scores[:, column]):
+                yield from self.trim(column, path, frames, bboxes, scores)
+
+    def _suppress(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of each class that stay, and their columns; by frame, the best first.
+
+        Of equal scores the last of the candidates goes first, as in nms.m.
+        """
+        box, column = np.nonzero(scores[:, 1:] > self.score_thr)
+        column, value = column + 1, scores[box, column + 1]
+        order = np.lexsort((-value, column, frames[box]))
+        box, column, value = box[order], column[order], value[order]
+        groups = np.cumsum(first_of_runs(frames[box], column))
+        rank = np.arange(len(groups)) - np.searchsorted(groups, groups)
+        candidates = np.flatnonzero(rank < self.candidates)[::-1]
+        box, column, value = box[candidates], column[candidates], value[candidates]
+        numbered_boxes = NumberedBoxes(
+            column, frames[box, None], bboxes[box, None], value, box
+        )
+        nms = Linking(nms_iou=self.nms_iou, top_k=self.top_k, nms_pixel=0)
+        remaining_boxes = suppress_tubelets(numbered_boxes, nms)
+        return remaining_boxes.numbers, remaining_boxes.sequences
+
+    def _paths(
+        self,
+        boxes: np.ndarray,
+        frames: np.ndarray,
+        bboxes: np.ndarray,
+        scores: np.ndarray,
+    ) -> list[np.ndarray]:
+        """Numbers of the boxes of each path.
+
+        Paths take turns by the mean of their best ``end_after`` + 1 scores of the frame
+        before, new ones last. Each takes the box with the best score.
+        """
+        numbers, starts = np.unique(frames[boxes], return_index=True)
+        boxes_by_frame = dict(
+            zip(numbers.tolist(), np.split(boxes, starts[1:]), strict=True)
+        )
+        live: list[_Path] = []
+        dead: list[_Path] = []
+        for frame in range(numbers[0], numbers[-1] + 1):
+            candidates = boxes_by_frame.get(frame, boxes[:0])
+            free = np.full(len(candidates), True)
+            if live and len(candidates):
+                last = bboxes[[path.boxes[-1] for path in live]]
+                ious = aligned_iou(last[:, None], bboxes[candidates], pixel=1)
+                worth = np.where(ious >= self.link_iou, scores[candidates], 0)
+                for path, path_worth in zip(live, worth, strict=True):
+                    best = path_worth.argmax()
+                    if path_worth[best] > 0:
+                        box = int(candidates[best])
+                        path.add(box, frame, scores, self.end_after + 1)
+                        worth[:, best], free[best] = 0, False
+            live.sort(key=lambda path: -path.mean)
+            dead += [path for path in live if frame - path.last >= self.end_after]
+            live = [path for path in live if frame - path.last < self.end_after]
+            live += [_Path(box, frame, scores) for box in candidates[free].tolist()]
+        paths = [path.boxes for path in live + dead if len(path.boxes) > self.end_after]
+        paths.sort(key=lambda path: -np.sort(scores[path])[-20:].mean())
+        return list(map(np.array, paths))
+
+    def trim(
+        self,
+        column: int,
+        path: np.ndarray,
+        frames: np.ndarray,
+        bboxes: np.ndarray,
+        scores: np.ndarray,
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """The stretches of a path, without gaps, whose best labelling is its class."""
+        path_frames = np.arange(frames[path[0]], frames[path[-1]] + 1)
+        path = path[np.searchsorted(frames[path], path_frames)]
+        is_own = best_labels(scores[path, 1:] + 20, self.alpha) == column - 1
+        for start, stop in stretches(is_own):
+            part = path[start:stop]
+            if stop - 1 - start > self.min_span:
+                best = np.sort(scores[part, column])[-self.best :]
+                rows = np.column_stack([path_frames[start:stop], bboxes[part]])
+                yield column, rows, float(best.mean())
+
+
+class _Path:
+    """Boxes by number, and the mean of the best scores."""
+
+    def __init__(self, box: int, frame: int, scores: np.ndarray) -> None:
+        self.boxes, self.last = [box], frame
+        self.best = [float(scores[box])]
+        self.mean = self.best[0]
+
+    def add(self, box: int, frame: int, scores: np.ndarray, number: int) -> None:
+        self.boxes.append(box)
+        self.last = frame
+        self.best = sorted([*self.best, float(scores[box])])[-number:]
+        self.mean = sum(self.best) / len(self.best)
+
+
+def best_labels(values: np.ndarray, alpha: float) -> np.ndarray:
+    """Labels (T,) of the greatest sum of values (T, C), where a change costs alpha."""
+    total, classes = values[0].copy(), np.arange(values.shape[1])
+    previous_labels = np.zeros(values.shape, dtype=int)
+    for t in range(1, len(values)):
+        best = total.argmax()
+        changed = total[best] - alpha
+        stays = (total > changed) | (total == changed) & (classes < best)
+        previous_labels[t] = np.where(stays, classes, best)
+        total = values[t] + np.where(stays, total, changed)
+    labels = [total.argmax()]
+    for choice in previous_labels[:0:-1]:
+        labels.append(choice[labels[-1]])
+    return np.array(labels[::-1])
+
+
+def stretches(is_there: np.ndarray) -> list[tuple[int, int]]:
+    """Starts and stops of the runs of a mask (T,)."""
+    edges = np.flatnonzero(np.diff(is_there, prepend=False, append=False))
+    return edges.reshape(-1, 2).tolist()
+
+
+LINKINGS['road'] = RoadLinking()
