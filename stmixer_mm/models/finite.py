@@ -26,26 +26,22 @@ def check_finite(
         )
 
 
-def check_stages(
-    stages: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
-) -> None:
-    """Raise ``UserError`` for predictions that are not finite, the first stage first."""
-    for number, stage in enumerate(stages):
-        fields = stage._asdict().items()
-        named = {f'{name} of stage {number}': value for name, value in fields}
-        check_finite(named, data_samples)
-
-
 def check_losses(
     stages: Sequence[StageOutput],
     data_samples: Sequence[ActionDataSample],
     terms: Mapping[str, Tensor],
 ) -> None:
-    """Raise ``UserError`` for what is not finite; the host waits for the device once."""
+    """Raise ``UserError`` for what is not finite, the first stage first.
+
+    The host waits for the device once.
+    """
     values = [value.detach().flatten() for value in (*chain(*stages), *terms.values())]
     if torch.cat(values).isfinite().all():
         return
-    check_stages(stages, data_samples)
+    for number, stage in enumerate(stages):
+        fields = stage._asdict().items()
+        named = {f'{name} of stage {number}': value for name, value in fields}
+        check_finite(named, data_samples)
     size = len(data_samples), 1
     check_finite({k: value.expand(size) for k, value in terms.items()}, data_samples)
 

@@ -15,7 +15,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stmixer_mm.models.boxes import frame_scales
-from stmixer_mm.models.finite import check_stages
 from stmixer_mm.models.heads.targets import BACKGROUND, PERSON, ClipTruth
 from stmixer_mm.structures import PRESENT, StageOutput
 
@@ -66,9 +65,8 @@ def match_persons(
     if type(assigner) is HungarianAssigner:
         costs = compare(logits, bboxes, persons, counts, metas, assigner)
         costs, *fields = to_host(costs, *truth.values())
-        if not np.isfinite(costs).all():
-            check_stages(stages, data_samples)
-        matches = assign(np.split(costs, ends[:-1], axis=-1))
+        # Predictions that are not finite are refused with their losses.
+        matches = assign(np.split(np.nan_to_num(costs), ends[:-1], axis=-1))
     else:
         matches = [
             assigner.assign(
