@@ -131,8 +131,11 @@ spec.loader.exec_module(kernels)
 table = torch.empty(1, 4, 10, 8, 64, device='meta')
 levels = torch.empty(4, 3, device='meta')
 points_xy = torch.empty(1, 2, 4, 32, 2, device='meta')
-for kernel, num_warps in (kernels._means_kernel, 2), (kernels._gradients_kernel, 1):
-    constants = kernels.tile_sizes(table, levels, points_xy, num_warps)
+for kernel, num_warps, flags in (
+    (kernels._means_kernel, 2, {}),
+    (kernels._gradients_kernel, 1, {'WITH_TABLE': True}),
+):
+    constants = kernels.tile_sizes(table, levels, points_xy, num_warps) | flags
     types = dict.fromkeys(kernel.arg_names, '*fp32') | dict(
         table='*bf16', levels='*i32', num_queries='i32', num_cells='i32'
     )

@@ -159,6 +159,7 @@ def _gradients_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WITH_TABLE: tl.constexpr,
 ):
     """A block of points of one group of one query."""
     point_blocks: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
@@ -183,6 +184,7 @@ def _gradients_kernel(
         P,
         L,
         BLOCK_C,
+        WITH_TABLE,
     )
 
 
@@ -205,6 +207,7 @@ def _gradients_of_points(
     P: tl.constexpr,
     L: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    WITH_TABLE: tl.constexpr,
 ):
     """Gradients for some points, with pointers to the group of the query."""
     is_point = point < P
@@ -236,8 +239,9 @@ def _gradients_of_points(
                 weight_grad += weight_y * weight_x * product
                 cell_x_grad += weight_y * (product if corner % 2 else -product)
                 cell_y_grad += weight_x * (product if corner // 2 else -product)
-                grads = (weight * weight_y * weight_x) * value_grad
-                tl.atomic_add(table_grad + places, grads, mask=mask, sem='relaxed')
+                if WITH_TABLE:
+                    grads = (weight * weight_y * weight_x) * value_grad
+                    tl.atomic_add(table_grad + places, grads, mask=mask, sem='relaxed')
         x_grad += weight * cell_x_grad * _density(width, extents + 2 * level)
         y_grad += weight * cell_y_grad * _density(height, extents + 2 * level + 1)
         tl.store(weights_grad + L * point + level, weight_grad, mask=is_point)
@@ -298,9 +302,16 @@ def fused_means_gradients(
     weights: Tensor,
     spatial_grad: Tensor,
     temporal_grad: Tensor,
+    with_table: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the table, of the points and of the level weights."""
-    table_grad = points_xy.new_zeros(table.shape)
+    """Gradients of the table, of the points and of the level weights.
+
+    The first is empty unless ``with_table``.
+    """
+    if with_table:
+        table_grad = points_xy.new_zeros(table.shape)
+    else:
+        table_grad = points_xy.new_empty(0)
     xy_grad = torch.empty_like(points_xy, memory_format=torch.contiguous_format)
     weights_grad = torch.empty_like(weights, memory_format=torch.contiguous_format)
     if spatial_grad.numel():
@@ -310,16 +321,17 @@ def fused_means_gradients(
             (*inputs, spatial_grad, temporal_grad, table_grad, xy_grad, weights_grad),
             split='P',
             num_warps=1,
+            WITH_TABLE=with_table,
         )
     return table_grad.to(table.dtype), xy_grad, weights_grad
 
 
 @fused_means_gradients.register_fake
 def _empty_gradients(
-    table, levels, extents, points_xy, weights, spatial_grad, temporal_grad
+    table, levels, extents, points_xy, weights, spatial_grad, temporal_grad, with_table
 ):
     return (
-        table.new_empty(table.shape),
+        table.new_empty(table.shape if with_table else 0),
         points_xy.new_empty(points_xy.shape),
         weights.new_empty(weights.shape),
     )
@@ -330,16 +342,19 @@ def _keep_inputs(ctx, inputs, output) -> None:
 
 
 def _gradients(ctx, spatial_grad: Tensor, temporal_grad: Tensor):
+    with_table = ctx.needs_input_grad[0]
     table_grad, xy_grad, weights_grad = fused_means_gradients(
-        *ctx.saved_tensors, spatial_grad, temporal_grad
+        *ctx.saved_tensors, spatial_grad, temporal_grad, with_table
     )
-    return table_grad, None, None, xy_grad, weights_grad
+    return table_grad if with_table else None, None, None, xy_grad, weights_grad
 
 
 fused_means.register_autograd(_gradients, setup_context=_keep_inputs)
 
 
-def _launch(kernel, tensors: Sequence[Tensor], *, split: str, num_warps: int) -> None:
+def _launch(
+    kernel, tensors: Sequence[Tensor], *, split: str, num_warps: int, **flags: bool
+) -> None:
     """Launch a kernel, with as many programs as there are blocks along one axis.
 
     Args:
@@ -355,7 +370,7 @@ def _launch(kernel, tensors: Sequence[Tensor], *, split: str, num_warps: int) ->
     with torch.cuda.device_of(table):
         # Fused or not, products are rounded differently; versions of Triton differ.
         options = dict(num_warps=num_warps, enable_fp_fusion=False)
-        kernel[grid](*tensors, queries, cells, **sizes, **options)
+        kernel[grid](*tensors, queries, cells, **sizes, **flags, **options)
 
 
 def tile_sizes(
