@@ -8,7 +8,8 @@ from tiny_stmixer import write_project
 from tube_data import build, ground_truth, noisy, still
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.projects.diagnosis.judging import class_results, judge_keyframes
+from stmixer_mm.projects.diagnosis.keyframes import judge_keyframes
+from stmixer_mm.projects.diagnosis.report import class_rows
 
 
 def predict(video_id, timestamp, bboxes, scores):
@@ -27,10 +28,10 @@ def test_classes_have_the_ap_of_the_metric(metric_type):
     metric = build(metric_type, truth, iou_thrs=(0.3, 0.5))
     detections = collect(metric, samples)
     values = metric.evaluate(len(samples))
-    for result in class_results(metric, metric.match_classes(detections)):
-        name = f'{metric.prefix}/{result.name}@0.3'
-        assert result.ap == values[name] > 0.01
-        assert result.detected >= result.right > 0
+    _, *rows = class_rows(metric, metric.match_classes(detections))
+    for name, ap, _, detected, right in rows:
+        assert ap == values[f'{metric.prefix}/{name}@0.3'] > 0.01
+        assert detected >= right > 0
 
 
 def test_judged_boxes_are_those_predicted():
@@ -38,9 +39,8 @@ def test_judged_boxes_are_those_predicted():
     metric = build(TubeFrameMAPMetric, truth)
     detections = collect(metric, samples)
     judged = judge_keyframes(metric, detections, score_thr=0.3)
-    results = class_results(metric, metric.match_classes(detections))
-    num_gts = sum(result.gts for result in results)
-    assert sum(keyframe.num_gts for keyframe in judged) == num_gts
+    _, *rows = class_rows(metric, metric.match_classes(detections))
+    assert sum(keyframe.num_gts for keyframe in judged) == sum(row[2] for row in rows)
     predictions = {
         (sample['video_id'], sample['timestamp']): sample['pred_instances']
         for sample in samples

@@ -1,7 +1,7 @@
 """tools/cvat_function.py, behind a small copy of the interface of cvat-sdk 2.80."""
 
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +11,7 @@ from tiny_stmixer import write_model
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 
-
-def record(**fields):
-    return SimpleNamespace(**fields)
+record = SimpleNamespace
 
 
 def attribute_spec(name, id):
@@ -28,13 +26,14 @@ def rectangle(label_id, points, **fields):
 @pytest.fixture
 def tool(monkeypatch):
     """The tool, where cvat-sdk is a copy of what it uses."""
-    sdk, interface, models = map(ModuleType, ('cvat_sdk', 'interface', 'models'))
-    interface.checkbox_attribute_spec = attribute_spec
-    interface.label_spec = lambda name, id, **fields: record(name=name, id=id, **fields)
-    interface.DetectionFunctionSpec = record
-    interface.rectangle = rectangle
-    models.AttributeValRequest = record
-    sdk.auto_annotation, sdk.models = interface, models
+    interface = record(
+        checkbox_attribute_spec=attribute_spec,
+        label_spec=lambda name, id, **fields: record(name=name, id=id, **fields),
+        DetectionFunctionSpec=record,
+        rectangle=rectangle,
+    )
+    models = record(AttributeValRequest=record)
+    sdk = record(auto_annotation=interface, models=models)
     monkeypatch.setitem(sys.modules, 'cvat_sdk', sdk)
     monkeypatch.setitem(sys.modules, 'cvat_sdk.auto_annotation', interface)
     monkeypatch.setitem(sys.modules, 'cvat_sdk.models', models)
@@ -83,9 +82,5 @@ def test_shapes_are_the_persons_of_the_clip_so_far(tool, model):
             assert values == {
                 name: str(name in done).lower() for name in names.values()
             }
-
-
-def test_the_threshold_of_cvat_counts(tool, model):
-    function, picture = tool.create(*model), np.zeros((48, 64, 3), np.uint8)
-    assert ask(function, 'x', picture, thr=1.0) == []
-    ask(function, 'x', picture, thr=None)
+    assert ask(function, 'x', wide, thr=1.0) == []
+    ask(function, 'x', wide, thr=None)

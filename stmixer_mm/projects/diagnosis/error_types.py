@@ -23,9 +23,9 @@ from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match,
 from stmixer_mm.evaluation.functional.protocols import FRAME_PROTOCOLS
 from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.projects.diagnosis.judging import first_threshold
 
 BOX_ERRORS = 'localisation', 'classification', 'time', 'other'
 TUBE_ERRORS = (
@@ -34,6 +34,11 @@ TUBE_ERRORS = (
     'classification_time_localisation',
 )
 Shares = dict[str, float]  # AP, errors and missed; by ACT's area they add up to 1
+
+
+def first_threshold(metric: DetectionMetric) -> float:
+    """The IoU threshold of pictures and error types; of a range its first."""
+    return next(iter(metric.iou_thrs.values()))[0]
 
 
 def error_shares(metric: TubeMetric, detections: Detections) -> dict[str, Shares]:

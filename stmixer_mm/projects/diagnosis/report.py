@@ -2,27 +2,29 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Score
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
+from stmixer_mm.evaluation.functional.average_precision import by_score
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.files import check_own, check_writable_dir, open_atomically
-from stmixer_mm.projects.diagnosis.error_types import error_rows, error_shares
-from stmixer_mm.projects.diagnosis.judging import (
-    ClassResult,
-    class_results,
+from stmixer_mm.projects.diagnosis.error_types import (
+    error_rows,
+    error_shares,
     first_threshold,
+)
+from stmixer_mm.projects.diagnosis.keyframes import (
+    draw_keyframes,
     judge_keyframes,
     keyframe_rows,
 )
-from stmixer_mm.projects.diagnosis.keyframe_pictures import draw_keyframes
 from stmixer_mm.projects.diagnosis.offline import (
     build_metrics,
     feed,
@@ -81,14 +83,30 @@ def _report_classes(
     metric: DetectionMetric, detections: Detections, folder: Path, *, number: int
 ) -> None:
     """AP and counts of the classes, of tubes error types, too."""
-    results = class_results(metric, metric.match_classes(detections))
-    results = [result for result in results if result.gts]
+    rows = class_rows(metric, metric.match_classes(detections))
     title = f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
-    rows = [ClassResult._fields, *sorted(results, key=lambda result: result.ap)]
     _report(title, rows, folder / 'classes.csv', number=number)
     if isinstance(metric, TubeMetric):
         rows = error_rows(error_shares(metric, detections))
         _report('Error types', rows, folder / 'errors.csv')
+
+
+def class_rows(metric: DetectionMetric, matched: Mapping[int, Matched]) -> list[Row]:
+    """A table: the names, a row for each class with ground truth, the worst first.
+
+    Args:
+        metric: Whose first threshold counts.
+        matched: From its ``match_classes``.
+    """
+    thr, rows = first_threshold(metric), []
+    for column, name in metric.class_names.items():
+        matches = matched[column]
+        if matches.num_gts:
+            right = metric.right(matches, thr)[by_score(matches.scores)]
+            ap = metric.average_precision(right, matches.num_gts)
+            rows.append([name, ap, matches.num_gts, len(right), int(right.sum())])
+    rows.sort(key=lambda row: row[1])
+    return [['name', 'ap', 'gts', 'detected', 'right'], *rows]
 
 
 def _report(
