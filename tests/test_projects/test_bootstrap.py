@@ -10,6 +10,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     CLASS_AVERAGES,
     average_precision,
+    by_score,
 )
 from stmixer_mm.evaluation.functional.protocols import (
     FRAME_PROTOCOLS,
@@ -137,3 +138,27 @@ def test_laws_of_intervals(kind):
     assert perfect.interval(f'{kind.default_prefix}/overall@0.5') == (1, 1)
     alone = truth | dict(test_videos=[['v']])
     assert not score_of(alone, samples, kind).draws
+
+
+def random_class(random, num_videos):
+    """Detections in videos that differ in how hard they are."""
+    hard = random.rand(num_videos)
+    num_gts = random.randint(5, 15, num_videos)
+    num_right = random.binomial(num_gts, 0.9 - 0.5 * hard)
+    num_wrong = random.poisson(10 * hard)
+    videos = np.repeat(np.tile(np.arange(num_videos), 2), [*num_right, *num_wrong])
+    right = np.arange(len(videos)) < num_right.sum()
+    order = by_score(random.randn(len(videos)) + 1.5 * right - hard[videos])
+    return Judged(right[order], videos[order], num_gts)
+
+
+def test_intervals_hold_the_true_value():
+    random = np.random.RandomState(0)
+    many = random_class(random, 20_000)
+    true = average_precision(many.right, many.gts.sum(), mode='interpolated')
+    weights, held = draw_videos(100, draws=100), 0
+    for _ in range(60):
+        aps = weighted_aps(random_class(random, 100), weights, mode='interpolated')
+        low, high = interval(aps, level=0.8)
+        held += low <= true <= high
+    assert 0.7 < held / 60 < 0.9
