@@ -109,9 +109,11 @@ class ProposalBoxes(InitialBoxes):
     def run(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
         """Outputs of the head at the keyframe, each L tensors (B, …, H_l, W_l).
 
-        In float32, under autocast too: anchors take the type of the scores.
+        In float32, under autocast too: anchors take the type of the scores. Channels
+        beyond those of the queries, as of the neck ActionMaps, are left out.
         """
-        feats = [feat.contiguous() for feat in keyframes(feats)]  # as from a neck
+        feats = keyframes([feat[:, : self.embed_dims] for feat in feats])
+        feats = [feat.contiguous() for feat in feats]  # as from a neck
         return each_tensor(Tensor.float, self.dense_head(feats))
 
     def read(self, outputs: Sequence[Sequence[Tensor]], img_shapes: Tensor) -> Tensor:
