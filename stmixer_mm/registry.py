@@ -24,8 +24,6 @@ _MOVED = {
     name: f'stmixer_mm.projects.{project}'
     for project, names in {
         'backbones': ('TappedBackbone', 'TimmBackbone'),
-        'proposals': ('LearnedBoxes',),
-        'pyramids': ('FPN3D', 'PAFPN3D', 'ResampleTime'),
         'tubelets': (
             *('STMixerTubeletDecoder', 'STMixerTubeletHead', 'TubeletCost'),
             *('LocateTubelets', 'PackTubelets', 'TrackClipDataset', 'TubeClipDataset'),

@@ -98,18 +98,20 @@ EXCHANGES = {
         | dict(num_layers=[1] * 4),
     ),
     # Necks.
-    'pafpn3d': dict(neck=dict(type='PAFPN3D')),
-    'fpn3d-four-levels': dict(
-        neck=dict(type='FPN3D', num_outs=4, add_extra_convs='on_output')
+    'framewise-fpn-batchnorm-leaky': dict(
+        neck=framewise(
+            'FPN',
+            **LEVELS,
+            **dict(num_outs=4, add_extra_convs='on_output'),
+            norm_cfg=dict(type='BN'),
+            act_cfg=dict(type='LeakyReLU', negative_slope=0.1),
+        )
+        | dict(_delete_=True)
     ),
-    'fpn3d-batchnorm-leaky': dict(
-        neck=dict(type='FPN3D', norm_cfg=dict(type='BN3d'), temporal_kernel=1)
-        | dict(act_cfg=dict(type='LeakyReLU', negative_slope=0.1))
-    ),
-    'vit-pyramid-fpn3d': dict(
+    'vit-pyramid-framewise-fpn': dict(
         neck=[
             dict(type='ViTPyramid3D', in_channels=64, out_channels=64),
-            dict(type='FPN3D', in_channels=[64] * 4, out_channels=64),
+            framewise('FPN', in_channels=[64] * 4, out_channels=64, num_outs=4),
         ]
     ),
     'framewise-bfp': dict(

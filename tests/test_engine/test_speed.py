@@ -54,7 +54,7 @@ def last_stage(model, clips):
     return logits.softmax(-1).float(), action_logits.sigmoid().float(), bboxes
 
 
-@pytest.mark.parametrize('name', ['fpn3d-batchnorm-leaky', 'csn'])
+@pytest.mark.parametrize('name', ['framewise-fpn-batchnorm-leaky', 'csn'])
 def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
     model = init_detector(exchanged(name), None)
     pipeline = model.cfg.train_pipeline

@@ -6,17 +6,17 @@ import torch
 from stmixer_mm.models import ChannelProjection3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.projection import resample_time
-from stmixer_mm.projects.pyramids import ResampleTime
 
 
-def test_projections_own_resampling_is_the_adapters():
+def test_projection_brings_levels_to_one_number_of_frames():
     neck = ChannelProjection3D(in_channels=[4, 4], out_channels=6, num_frames=4)
     plain = ChannelProjection3D(in_channels=[4, 4], out_channels=6)
     plain.load_state_dict(neck.state_dict())
     feats = [torch.randn(2, 4, 8, 8, 10), torch.randn(2, 4, 2, 4, 5)]
     projected = neck(feats)
     assert [feat.shape[1:] for feat in projected] == [(6, 4, 8, 10), (6, 4, 4, 5)]
-    torch.testing.assert_close(projected, ResampleTime(num_frames=4)(plain(feats)))
+    resampled = [resample_time(feat, 4) for feat in plain(feats)]
+    torch.testing.assert_close(projected, resampled)
 
 
 def test_resampling_time_keeps_constants_and_means():

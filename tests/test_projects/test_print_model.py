@@ -27,9 +27,9 @@ def test_shapes_of_a_tiny_model(tmp_path, capsys):
     (tmp_path / 'two_necks.py').write_text(
         "_base_ = 'tiny.py'\n"
         "first = dict(type='ChannelProjection3D', in_channels=[4, 16], out_channels=8)\n"
-        "second = dict(type='FPN3D', in_channels=[8, 8], out_channels=16)\n"
+        "second = dict(type='ChannelProjection3D', in_channels=[8, 8], out_channels=16)\n"
         'model = dict(neck=[first, second])'
     )
     rows = table(capsys, tmp_path / 'two_necks.py', '--shape', 2, 128, 100)
     assert rows['data_preprocessor'][1:3] == ['3x2x128x100', '3x2x128x128']
-    assert rows['neck[1]'][:3] == ['FPN3D', '8x2x32x32', '16x2x32x32']
+    assert rows['neck[1]'][:3] == ['ChannelProjection3D', '8x2x32x32', '16x2x32x32']

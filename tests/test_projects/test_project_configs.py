@@ -50,7 +50,7 @@ ONE_STEP = [
 
 @pytest.mark.parametrize(
     ('host', 'name'),
-    [('mmaction', 'stmixer_tiny-masks'), ('mmdet', 'stmixer-t_tiny-fpn3d')],
+    [('mmaction', 'stmixer_tiny-masks'), ('mmdet', 'stmixer-t_tiny-framewise-pafpn')],
 )
 def test_a_training_step_of_the_hosts_tools(host, name, tmp_path, monkeypatch):
     """By a host's own script, on new toy data."""

@@ -22,6 +22,7 @@ from stmixer_mm.projects.streaming.memory import FrameMemory
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
 WIDTHS = dict(in_channels=[8, 16, 32, 64], out_channels=16)
 FRAMEWISE = dict(type='FramewiseBackbone', backbone=RESNET)
+PAFPN = dict(type='mmdet.PAFPN', in_channels=[16] * 4, out_channels=16, num_outs=4)
 STAGES = [['conv1', 'bn1', 'relu', 'maxpool', 'layer1'], ['layer2'], ['layer3']]
 BACKBONES = {
     'framewise': dict(
@@ -42,8 +43,8 @@ BACKBONES = {
     'necks': dict(
         backbone=FRAMEWISE,
         neck=[
-            dict(type='FPN3D', temporal_kernel=1, **WIDTHS),
-            dict(type='PAFPN3D', in_channels=[16] * 4, out_channels=16),
+            dict(type='ChannelProjection3D', **WIDTHS),
+            dict(type='FramewiseNeck', neck=PAFPN),
         ],
     ),
     'slowonly': {},  # whose first stage has no kernel in time

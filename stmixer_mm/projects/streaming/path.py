@@ -91,8 +91,6 @@ def _sees_one_frame(module: nn.Module) -> bool:
         return module.num_segments is None
     if kind is ChannelProjection3D:
         return module.num_frames is None
-    if getattr(kind, 'only_layers_join_frames', False):
-        return _has_no_kernel_in_time(module)
     return kind is FramewiseNeck
 
 

@@ -1,4 +1,0 @@
-# Each query starts from a learned box instead of the whole frame.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
-
-model = dict(initial_boxes=dict(type='LearnedBoxes'))
