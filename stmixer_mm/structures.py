@@ -20,7 +20,7 @@ from stmixer_mm.registry import RESULT_FORMATS, result_writer
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
-PRESENCE = 0.5  # person score from which a tubelet takes its person to be in a frame
+PRESENCE = 0.5  # lowest person score of a tubelet in frames that show the person
 LAST = slice(-1, None)  # of the stages
 
 

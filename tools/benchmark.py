@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 STRIDES = (4, 8, 16, 32)
-SIZES = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
+SIZES = ('mode', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
 COLUMNS = dict(
     ours_s='ours s',
     literal_s='literal s',
@@ -61,7 +61,6 @@ def sides_of(size: str) -> tuple[int, int]:
 class Options:
     """
     Args:
-        part: sampling: that of all stages, without the rest.
         batch: Clips.
         frames: Of the feature maps.
         points: Of a group.
@@ -74,7 +73,6 @@ class Options:
     """
 
     mode: Sequence[Literal['forward', 'train']] = ('forward',)
-    part: Sequence[Literal['decoder', 'sampling']] = ('decoder',)
     batch: Sequence[Count] = (1,)
     frames: Sequence[Count] = (4,)
     queries: Sequence[Count] = (100,)
@@ -116,16 +114,15 @@ def time_runs(bench: 'DecoderBench') -> dict[str, float]:
     runs = dict(ours=ours, literal=partial(bench.run, bench.literal))
     if bench.case['dtype'] != 'float32':
         runs['float32'] = partial(ours, dtype='float32')
-    if bench.case['part'] == 'decoder':
-        with Products() as products:
-            bench.run(bench.literal)
-        runs['matmul'] = products.repeat
+    with Products() as products:
+        bench.run(bench.literal)
+    runs['matmul'] = products.repeat
     return take_turns(runs, turns=bench.args.turns, device=bench.device)
 
 
 def measure(case: dict, args: Options) -> dict:
     """One row of the table."""
-    bench = dict(decoder=DecoderBench, sampling=SamplingBench)[case['part']](case, args)
+    bench = DecoderBench(case, args)
     device, seconds = bench.device, time_runs(bench)
     row = dict(
         case,
@@ -133,14 +130,12 @@ def measure(case: dict, args: Options) -> dict:
         backend=choose_backend(args.backend, device),
         compiled=args.compile,
         packed=args.packed,
-        matmul_s=None,
     )
     row |= {f'{name}_s': round(value, 5) for name, value in seconds.items()}
     row['ratio'] = round(seconds['literal'] / seconds['ours'], 3)
     if 'float32' in seconds:
         row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
-    if 'matmul' in seconds:
-        row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
+    row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
     for name, decoder in dict(ours=bench.ours, literal=bench.literal).items():
         gc.collect()
         peak = peak_bytes(partial(bench.run, decoder), device)
@@ -193,7 +188,16 @@ class DecoderBench:
         for module in self.ours.modules() if args.packed else ():
             if isinstance(module, AdaptiveMixing):
                 module.pack()
-        self.leaves = self.make_inputs()
+        batch, frames = case['batch'], case['frames']
+        self.feats = [
+            torch.randn(
+                *(batch, self.ours.embed_dims, frames),
+                *(-(-side // stride) for side in self.size),
+                device=self.device,
+                requires_grad=self.is_training,
+            )
+            for stride in STRIDES
+        ]
 
     def build(self, **backends: object) -> nn.Module:
         sizes = {
@@ -205,19 +209,6 @@ class DecoderBench:
         for weight in decoder.parameters():  # otherwise all boxes stay the whole frame
             weight.data += 0.02 * torch.randn_like(weight)
         return decoder.to(self.device)
-
-    def make_inputs(self) -> list[Tensor]:
-        batch, frames = self.case['batch'], self.case['frames']
-        self.feats = [
-            torch.randn(
-                *(batch, self.ours.embed_dims, frames),
-                *(-(-side // stride) for side in self.size),
-                device=self.device,
-                requires_grad=self.is_training,
-            )
-            for stride in STRIDES
-        ]
-        return self.feats
 
     def forward(self, decoder: nn.Module, dtype: str | None = None) -> list[Tensor]:
         dtype = getattr(torch, dtype or self.case['dtype'])
@@ -231,8 +222,8 @@ class DecoderBench:
         if self.is_training:
             sum(values.float().sum() for values in outputs).backward()
             decoder.zero_grad()
-            for leaf in self.leaves:
-                leaf.grad = None
+            for feat in self.feats:
+                feat.grad = None
 
     def outputs(self, decoder: nn.Module) -> list[Tensor]:
         frame = torch.tensor((0.0, 0.0, *self.size[::-1]), device=self.device)
@@ -241,27 +232,6 @@ class DecoderBench:
         )
         decoded = decoder(self.feats, boxes_xyzr, pad_shape=self.size)
         return [values for stage in decoded.stages for values in stage]
-
-
-class SamplingBench(DecoderBench):
-    """The sampling of a decoder, at points in and around boxes of 32 to 256 pixels."""
-
-    def make_inputs(self) -> list[Tensor]:
-        self.points = [self.make_points() for _ in range(self.args.stages)]
-        return [*super().make_inputs(), *self.points]
-
-    def make_points(self) -> Tensor:
-        shape = self.case['batch'], self.case['queries']
-        centres = torch.rand(*shape, 1, 1, 2) * torch.tensor(self.size[::-1])
-        z = 5 + 3 * torch.rand(*shape, 1, 1, 1)
-        points = torch.randn(*shape, self.ours.num_groups, self.case['points'], 3)
-        points[..., :2] *= 0.4 * z.exp2()
-        points += torch.cat((centres, z), dim=-1)
-        return points.to(self.device).requires_grad_(self.is_training)
-
-    def outputs(self, decoder: nn.Module) -> list[Tensor]:
-        sampler = decoder.make_memory(self.feats, STRIDES)
-        return [mean for points in self.points for mean in sampler(points)]
 
 
 def print_rows(rows: list[dict]) -> None:

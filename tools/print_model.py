@@ -11,7 +11,7 @@ from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
+from stmixer_mm.models.shapes import describe, trace_shapes, without_side_effects
 from stmixer_mm.projects.profiling.clips import Shape, random_clip
 from stmixer_mm.projects.profiling.models import construct_model, quieten, read_config
 
@@ -29,7 +29,7 @@ def main(config: str, *, shape: Shape = None, cfg_options: CfgOptions = None) ->
     """
     quieten()
     cfg = read_config(config, cfg_options)
-    with blame(f'{config} cannot be shown'), unnoticed():
+    with blame(f'{config} cannot be shown'), without_side_effects():
         if shape is None:
             (clip,) = random_clip(cfg)['inputs']
             shape = clip.shape[-3:]

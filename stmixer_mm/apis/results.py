@@ -53,8 +53,8 @@ def write_table(detections: VideoDetections, path: Path) -> None:
 def write_rows(path: Path, rows: Iterable[dict], *, with_ids: bool) -> None:
     """Write the table of :func:`write_table`, of :meth:`.VideoDetections.rows`.
 
-    Spreadsheets would run a text that begins like a formula; such a one gets a ' before
-    it, as OWASP advises.
+    Spreadsheets run text that begins like a formula; it gets a ' in front, as OWASP
+    advises.
     """
     with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.DictWriter(file, (*COLUMNS, 'id') if with_ids else COLUMNS)

@@ -74,7 +74,7 @@ class Decoder:
         lengths: (n,) seconds that each lasts by its packet; 0: unknown.
         lost: Numbers of frames before which packets gave none.
         start_s: Seconds of frame 0 on the clock of all streams of the file.
-        lacks_s: Seconds that the file is shorter than its header tells.
+        missing_s: Seconds by which the file is shorter than its header says.
         is_partial: The last packet is incomplete.
         breaks: Numbers of frames; these and those after them, up to the next key frame,
             count as damaged.
@@ -128,9 +128,11 @@ class Decoder:
                     spans[packet.stream_index] = *span, packet.time_base
         begin = min([0, *(first * unit for first, _, unit in spans.values())])
         end = max([0, *(last * unit for _, last, unit in spans.values())])
-        self.lacks_s = 0.0
+        self.missing_s = 0.0
         if self._container.format.name in _TIMED_FORMATS and self._container.duration:
-            self.lacks_s = self._container.duration / av.time_base - float(end - begin)
+            self.missing_s = self._container.duration / av.time_base - float(
+                end - begin
+            )
         if may_seek(self._container, self.stream, packets):
             self._number(packets)
         else:
@@ -146,9 +148,9 @@ class Decoder:
         self.start_s, self.times = float(stamps[0] * unit), (stamps - stamps[0]) * unit
         self.lengths = np.array([packet.duration for packet in shown]) * unit
 
-    def _decode_all(self, are_keys: list[bool]) -> None:
+    def _decode_all(self, is_key: list[bool]) -> None:
         # Where transport streams are joined, whole packets count as incomplete.
-        keys = np.flatnonzero(are_keys).tolist()
+        keys = np.flatnonzero(is_key).tolist()
         self._joins = {*(key - 1 for key in keys), *(key - 2 for key in keys)}
         rows, unit = [], float(self.stream.time_base)
         for frame, is_sound in self._decode(0):
@@ -160,7 +162,7 @@ class Decoder:
         if not rows:
             raise LookupError('it has no frame that can be decoded')
         pts, dts, lengths = zip(*rows, strict=True)
-        # AVI has no time stamps but those of decoding.
+        # AVI has only decoding time stamps.
         stamps = min(pts, dts, key=_steps_back)
         seconds = [stamp if stamp is None else stamp * unit for stamp in stamps]
         clock = RisingClock(1 / float(self.stream.average_rate or FPS))
@@ -170,7 +172,7 @@ class Decoder:
         self.lost = [number for number in self.lost if number < len(rows)]
 
     def frame(self, index: int, oldest: int) -> av.VideoFrame | None:
-        """A frame, None if it is damaged; from ``oldest`` on all may be asked again."""
+        """A frame, None if damaged; those from ``oldest`` on may be requested again."""
         if index in self._recent:
             return self._recent[index]
         # Decoding goes on from where it is, unless a later key frame is nearer.
@@ -253,7 +255,7 @@ class Decoder:
                 is_sound, key_stamp = True, packet.pts
             is_sound &= not packet.is_corrupt or order in self._joins
             is_before = self._numbers.get(packet.pts, self._place) < self._place
-            # The decoder of AV1 obeys for ever what the first packet says.
+            # AV1's decoder keeps the setting of the first packet.
             is_spare = order and is_before and not self._keeps_all
             self.stream.codec_context.skip_frame = 'NONREF' if is_spare else 'DEFAULT'
             try:
@@ -267,7 +269,9 @@ class Decoder:
                 unsound.add(order)
             for frame in frames:
                 is_whole = frame is not None and not frame.is_corrupt
-                if frame is not None and frame.is_corrupt:  # told when it is shown
+                if (
+                    frame is not None and frame.is_corrupt
+                ):  # known only when it is shown
                     unsound.update(range(frame.opaque or 0, order))
                 yield frame, is_whole and frame.opaque not in unsound
 

@@ -108,7 +108,7 @@ class Video:
         ends = (self.times + np.where(lengths > 0, lengths, 1 / self.fps)).tolist()
         begins = self.times.tolist()
         self.gaps = [(min(ends[i - 1], begins[i]), begins[i]) for i in self._after_gaps]
-        lacks = self._decoder.lacks_s
+        lacks = self._decoder.missing_s
         self.is_cut = self._decoder.is_partial or bool(is_even and lacks > MISSING_S)
         if self.is_cut:
             self.gaps.append((ends[-1], ends[-1] + max(lacks, 0)))

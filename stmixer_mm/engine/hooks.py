@@ -24,7 +24,7 @@ from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.files import ATOMIC_BACKEND, lock_folder, sha256_of
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.shapes import trace_shapes, unnoticed
+from stmixer_mm.models.shapes import trace_shapes, without_side_effects
 from stmixer_mm.registry import HOOKS
 
 
@@ -187,7 +187,7 @@ def check_sample(model: ClipDetector, loader: DataLoader) -> None:
     """Compare the feature maps of a loader's first sample with what reads them."""
     if len(loader.dataset) == 0:
         return
-    with unnoticed():
+    with without_side_effects():
         batch = loader.collate_fn([loader.dataset[0]])
         inputs = model.data_preprocessor(batch)['inputs']
         if inputs is None:  # what is learnt needs no clips

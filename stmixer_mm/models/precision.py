@@ -1,4 +1,4 @@
-"""Precision of values and of products, under autocast too, and who multiplies them."""
+"""Precision of values and matrix products, autocast included, and their library."""
 
 from functools import cache
 from pathlib import Path

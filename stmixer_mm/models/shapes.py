@@ -41,7 +41,7 @@ def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
         model: A detector of this package or of the hosts.
         inputs: Its preprocessed inputs; only their shape and device matter.
     """
-    with unnoticed():
+    with without_side_effects():
         # A failure proves nothing: an operation may need values.
         with suppress(Exception):
             tensors = [*model.named_parameters(), *model.named_buffers()]
@@ -54,7 +54,7 @@ def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
 
 
 @contextmanager
-def unnoticed() -> Iterator[None]:
+def without_side_effects() -> Iterator[None]:
     """No gradients, no warnings, and the random numbers as they were."""
     states = random.getstate(), np.random.get_state()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()

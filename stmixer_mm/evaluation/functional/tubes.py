@@ -34,7 +34,7 @@ class Tubes(NamedTuple):
 
 
 class Overlaps(NamedTuple):
-    """Overlaps of K tubes with one of another kind each; 0 if they do not meet."""
+    """Overlaps of K pairs of tubes; 0 without common frames."""
 
     temporal: np.ndarray  # (K,) IoU of the spans in time
     spatial: np.ndarray  # (K,) mean IoU of the boxes in the frames that both have
@@ -91,7 +91,7 @@ def remake(tubes: Iterable[np.ndarray], *, step: int = 1) -> list[np.ndarray]:
     """Tubes (n, 5) made of the rows (n, 5) of others, frame by frame.
 
     A row joins the first tube that ends ``step`` frames before, whatever their overlap, or
-    starts one. Source: OpenMixer, whose tubes so mix persons.
+    starts a new tube. Source: OpenMixer, whose tubes mix persons in this way.
     """
     rows = np.concatenate([np.zeros((0, 5)), *tubes])
     joined_tubes: list[list[np.ndarray]] = []
@@ -168,20 +168,20 @@ def tube_pairs(
 def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
     """Non-maximum suppression within each sequence.
 
-    A tube goes that overlaps a higher-scoring one that stays by more than iou_thr.
-    Source: ``nms3dt`` of the scripts of ACT. What stays comes by descending score.
+    Drops each tube that overlaps a remaining one of a higher score by more than iou_thr.
+    Source: ``nms3dt`` of the scripts of ACT. Tubes are returned by descending score.
     """
     tubes = take_tubes(tubes, np.lexsort((-tubes.scores, tubes.sequences)))
     ends = tubes.ends
     stops = np.searchsorted(tubes.sequences, tubes.sequences, side='right')
-    is_kept = np.ones(len(ends), dtype=bool)
+    keep = np.ones(len(ends), dtype=bool)
     for tube, stop in enumerate(stops):
-        if is_kept[tube] and tube + 1 < stop:
+        if keep[tube] and tube + 1 < stop:
             best = _slice(tubes, ends, tube, tube + 1)
             candidates = _slice(tubes, ends, tube + 1, stop)
             overlaps = tube_overlaps(best, candidates, pixel=pixel)
-            is_kept[tube + 1 : stop] &= overlaps.excess <= iou_thr
-    return take_tubes(tubes, is_kept)
+            keep[tube + 1 : stop] &= overlaps.excess <= iou_thr
+    return take_tubes(tubes, keep)
 
 
 def overlaps_by_gt(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose convolutions a CPU likes."""
+"""EfficientNet-Lite0, whose convolutions are fast on CPUs."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -53,7 +53,7 @@ class EfficientNetLite0(EfficientNet):
             loaded = CheckpointLoader.load_checkpoint(self.checkpoint, 'cpu')
             loaded = [value for name, value in loaded.items() if is_weight(name)]
             weights = {k: v for k, v in self.state_dict().items() if is_weight(k)}
-            # The further tensors are those of the last layers.
+            # Files hold the classifier too, after these.
             named = dict(zip(weights, loaded, strict=False))
             self.load_state_dict(named, strict=False)
 

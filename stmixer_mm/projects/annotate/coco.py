@@ -65,7 +65,7 @@ def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
 
 
 class CocoReader:
-    """Tables by the ids of a COCO file, which take one entry of it after the other."""
+    """Tables of a COCO file by id, filled entry by entry."""
 
     def __init__(self, file: str, notes: Counter) -> None:
         self.file, self.notes = file, notes
@@ -137,7 +137,7 @@ class CocoReader:
 
 @result_format('coco')
 def write_coco(detections: VideoDetections, path: Path) -> None:
-    """Write detections: an image for each frame that was looked at.
+    """Write detections: an image for each analysed frame.
 
     Each action is an attribute, true or false.
     """

@@ -45,7 +45,7 @@ from stmixer_mm.projects.common.masks import collect_masks, mask_file, write_mas
 
 
 class VideoFacts(NamedTuple):
-    """A video, as far as it is known."""
+    """What is known of a video."""
 
     name: str
     clock: dict  # fps, total_frames and frame_times, as of keyframe_index
@@ -176,10 +176,10 @@ def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     if not label_map.exists():
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
-    if lacking := [name for name in actions if name not in ids]:
+    if missing := [name for name in actions if name not in ids]:
         raise UserError(
             f'{label_map}: the label map is there already and lacks the action '
-            f'{lacking[0]!r}; add it there, or remove the file to have it made anew.'
+            f'{missing[0]!r}; add it there, or remove the file to have it made anew.'
         )
     return ids
 

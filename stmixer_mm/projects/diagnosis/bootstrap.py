@@ -1,7 +1,7 @@
 """Confidence intervals of AP: bootstrap over test videos, as pure functions.
 
 N detections of a class, R of them right; V videos, D draws. Detections are matched once;
-a draw weighs the videos, as if each were there so many times.
+a draw weighs each video by the number of times it was drawn.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from scipy.sparse import csr_array
 
 from stmixer_mm.evaluation.functional.average_precision import CLASS_AVERAGES
 
-_AT_ONCE = 64  # right detections in memory, in all draws
+_CHUNK_SIZE = 64  # right detections in memory, for all draws
 
 
-class Judged(NamedTuple):
+class MatchedDetections(NamedTuple):
     """Matched detections of a class, from the highest score to the lowest."""
 
     right: np.ndarray  # (N,) bool
@@ -30,7 +30,11 @@ def draw_videos(num_videos: int, *, draws: int = 1000, seed: int = 0) -> np.ndar
 
 
 def weighted_aps(
-    judged: Judged, weights: np.ndarray, *, mode: str, extra_gts: float = 0
+    detections: MatchedDetections,
+    weights: np.ndarray,
+    *,
+    mode: str,
+    extra_gts: float = 0,
 ) -> np.ndarray:
     """AP (D,) in each draw, NaN without ground truth.
 
@@ -38,22 +42,22 @@ def weighted_aps(
     each other.
 
     Args:
-        judged: Detections of a class.
+        detections: Detections of a class.
         weights: (V, D) int.
         mode: A name of ``AP_MODES``.
         extra_gts: As in ``Protocol``.
     """
     weights = weights.astype(float, order='C')  # rows are added
-    num_gts = judged.gts @ weights
+    num_gts = detections.gts @ weights
     num_gts = np.where(num_gts > 0, num_gts + extra_gts, np.nan)
     areas, envelope = np.zeros((2, weights.shape[1]))
-    counts = _count(judged.videos, weights)
+    counts = _count(detections.videos, weights)
     # Sums of 1 / n.
     harmonic = np.append(0, np.cumsum(1 / np.arange(1, counts.max(initial=0) + 1)))
     if mode == 'yolo':  # from the last detection to recall 1
-        right = _count(judged.videos[judged.right], weights)
+        right = _count(detections.videos[detections.right], weights)
         areas += right / np.maximum(counts, 1) * (num_gts - right) / 2
-    for hits, earlier, false in _right_detections(judged, weights):
+    for hits, earlier, false in _right_detections(detections, weights):
         total_hits = earlier + hits
         precision = _precision(total_hits, false)
         earlier_precision = _precision(earlier, false)
@@ -73,7 +77,7 @@ def weighted_aps(
 
 
 def _precision(hits: np.ndarray, false: np.ndarray) -> np.ndarray:
-    """1 where there is nothing yet."""
+    """Precision, 1 before the first detection."""
     total = hits + false
     return (hits + (total == 0)) / np.maximum(total, 1)
 
@@ -84,22 +88,22 @@ def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _right_detections(
-    judged: Judged, weights: np.ndarray
+    detections: MatchedDetections, weights: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The right detections of a class, R at a time, the lowest scores first.
 
     Yields:
         (R, D) copies of each detection, right ones before it, and wrong ones before it.
     """
-    right, videos, _ = judged
+    right, videos, _ = detections
     rank, wrong = np.flatnonzero(right), np.flatnonzero(~right)
     next_hits = np.searchsorted(rank, wrong)  # the first right detection after it
     shape = len(rank) + 1, len(weights)
     gaps = csr_array((np.ones(len(wrong)), (next_hits, videos[wrong])), shape=shape)
     num_right = _count(videos[rank], weights)
     num_wrong = _count(videos[wrong[next_hits < len(rank)]], weights)
-    for stop in range(len(rank), 0, -_AT_ONCE):
-        chunk = slice(max(stop - _AT_ONCE, 0), stop)
+    for stop in range(len(rank), 0, -_CHUNK_SIZE):
+        chunk = slice(max(stop - _CHUNK_SIZE, 0), stop)
         hits, gap_sizes = weights[videos[rank[chunk]]], gaps[chunk] @ weights
         earlier, false = np.empty_like(hits), np.empty_like(hits)
         for row in reversed(range(len(hits))):
@@ -110,7 +114,7 @@ def _right_detections(
 
 
 def weighted_means(
-    classes: list[Judged],
+    classes: list[MatchedDetections],
     weights: np.ndarray,
     *,
     mode: str,
@@ -127,10 +131,12 @@ def weighted_means(
         extra_gts: As in ``Protocol``.
     """
     options = dict(mode=mode, extra_gts=extra_gts)
-    aps = np.array([weighted_aps(judged, weights, **options) for judged in classes])
-    num_gts = np.array([judged.gts for judged in classes]) @ weights
+    aps = np.array(
+        [weighted_aps(detections, weights, **options) for detections in classes]
+    )
+    num_gts = np.array([detections.gts for detections in classes]) @ weights
     per_video = [
-        np.bincount(judged.videos, minlength=len(weights)) for judged in classes
+        np.bincount(detections.videos, minlength=len(weights)) for detections in classes
     ]
     counted = CLASS_AVERAGES[over](num_gts, np.array(per_video) @ weights)
     values = np.where(counted & ~np.isnan(aps), aps, 0)
@@ -140,8 +146,7 @@ def weighted_means(
 def interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the values (D,) of draws, those that are NaN left out.
 
-    Of the difference of two results in the same draws, one that holds 0 is no more
-    than noise.
+    If the interval of a difference, in the same draws, holds 0, the difference is noise.
     """
     tail = 50 * (1 - level)
     low, high = np.nanpercentile(values, [tail, 100 - tail])

@@ -18,7 +18,7 @@ from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects.diagnosis.bootstrap import (
-    Judged,
+    MatchedDetections,
     draw_videos,
     interval,
     weighted_aps,
@@ -174,12 +174,12 @@ def draw_values(
         column: by_score(matches.scores) for column, matches in results.matched.items()
     }
 
-    def judge(column: int, thr: float) -> Judged:
+    def judge(column: int, thr: float) -> MatchedDetections:
         matches, order = results.matched[column], orders[column]
         videos = numbers[results.video_of(matches.groups[order])]
         gt_videos = numbers[results.video_of(matches.gt_groups)]
         num_gts = np.bincount(gt_videos, minlength=len(names))
-        return Judged(metric.right(matches, thr)[order], videos, num_gts)
+        return MatchedDetections(metric.right(matches, thr)[order], videos, num_gts)
 
     means, aps, persons = {}, {}, {}
     for thr in {*chain(*metric.iou_thrs.values())}:

@@ -1,6 +1,6 @@
-"""Graphs of exported models, which are checked before a runtime gets them.
+"""Graphs of exported models, checked before a runtime loads them.
 
-A file that a stranger hands in may be of another model, or made to use up the machine.
+A file from elsewhere may hold another model, or be made to exhaust the machine.
 """
 
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from stmixer_mm.projects.export.metadata import FOREIGN, Metadata
 from stmixer_mm.projects.export.tensors import INPUT, Outputs
 
-# Elements of the largest tensor: so many, and so many for each of a clip.
-MOST, MOST_OF_CLIP = 2**26, 256
-MOST_QUERIES = 10_000
-# They take any time or have any size; tracing leaves none.
+# Elements of the largest tensor: a fixed number, and some for each element of a clip.
+MAX_ELEMENTS, MAX_PER_INPUT = 2**26, 256
+MAX_QUERIES = 10_000
+# Operators of unbounded time or size; tracing leaves none.
 UNBOUNDED = frozenset(
     ('If', 'Loop', 'Scan', 'SequenceMap', 'SparseTensor', 'TensorIterator')
 )
@@ -47,7 +47,7 @@ def check_graph(graph: Graph, about: Metadata) -> None:
 
 
 def check_bounds(graph: Graph, about: Metadata) -> None:
-    """Raise ``ValueError`` if it may take more than a detector of such metadata."""
+    """Raise ``ValueError`` if a graph may take more than a detector of such metadata."""
     unknown_operators = {
         operator
         for operator in graph.operators
@@ -56,7 +56,7 @@ def check_bounds(graph: Graph, about: Metadata) -> None:
     if unknown_operators:
         raise ValueError(f'{FOREIGN}: it has {", ".join(sorted(unknown_operators))}')
     clip = about.batch, 3, *about.shape
-    if graph.largest > MOST + MOST_OF_CLIP * prod(size or 1 for size in clip):
+    if graph.largest > MAX_ELEMENTS + MAX_PER_INPUT * prod(size or 1 for size in clip):
         raise ValueError(f'one of its tensors has {graph.largest:.1e} elements')
 
 
@@ -71,7 +71,7 @@ def check_shapes(shapes: Iterable[tuple[int | None, ...]], about: Metadata) -> N
         and actions in {(*queries, num_actions), (*in_frames, num_actions)}
         and bboxes == (*in_frames, 4)
         and vectors[:-1] == queries
-        and (queries[-1] or 0) <= MOST_QUERIES
+        and (queries[-1] or 0) <= MAX_QUERIES
     )
     if not is_same:
         named = Outputs(persons, actions, bboxes, vectors)
@@ -96,7 +96,7 @@ def read_onnx(model: object) -> Graph:
         return Port(value.name, tensor_dtype_to_np_dtype(kind.elem_type).name, (*dims,))
 
     for weight in model.graph.initializer:
-        if len(weight.raw_data) > 1024:  # it is no shape
+        if len(weight.raw_data) > 1024:  # not a shape
             weight.ClearField('raw_data')
     del model.graph.value_info[:]  # which may be wrong
     nodes = [node for part in (model.graph, *model.functions) for node in part.node]

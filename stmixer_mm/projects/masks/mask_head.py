@@ -27,8 +27,8 @@ from stmixer_mm.projects.common.feats import keyframes
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, StageOutput
 
-NARROWING = 2, 4, 8, 16  # of C, from convolution to convolution
-NOT_THERE = -1e4  # a logit whose sigmoid is 0
+WIDTH_DIVISORS = 2, 4, 8, 16  # of C, one for each convolution
+ABSENT_LOGIT = -1e4  # its sigmoid is 0
 
 
 class MaskQueries(NamedTuple):
@@ -41,7 +41,7 @@ class MaskQueries(NamedTuple):
 
 @MODELS.register_module()
 class QueryMaskHead(QueryPart):
-    """Attention of each query over the keyframe's coarsest level, drawn ever finer.
+    """Attention of each query over the keyframe's coarsest level, upsampled in steps.
 
     Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
     4.4. The keyframe is frame T // 2: a mean over time would smear the persons, who
@@ -78,7 +78,7 @@ class QueryMaskHead(QueryPart):
         self.query = nn.Linear(embed_dims, embed_dims)
         self.key = nn.Conv2d(embed_dims, embed_dims, 1)
         self.outside_tau = nn.Parameter(torch.zeros(num_heads))
-        widths = [embed_dims // narrower for narrower in NARROWING]
+        widths = [embed_dims // divisor for divisor in WIDTH_DIVISORS]
         self.convs = ModuleList(
             nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 3, padding=1),
@@ -164,11 +164,11 @@ class QueryMaskHead(QueryPart):
         vectors = self.query(queries.vectors).unflatten(1, (self.num_heads, -1))
         vectors = vectors * vectors.size(-1) ** -0.5
         logits = full_precision(torch.einsum('nmc,nmchw->nmhw', vectors, keys))
-        corners = place_cells(level, frames.pad_shape)
+        corners = cell_positions(level, frames.pad_shape)
         inside = corners < frames.img_shapes.flip(-1)[queries.clips, None, None]
         inside = inside.all(dim=-1)[:, None]
-        centres = place_cells(level, frames.pad_shape, within=0.5)
-        outside = how_far_outside(centres, queries.bboxes).unsqueeze(1)
+        centres = cell_positions(level, frames.pad_shape, within=0.5)
+        outside = outside_distances(centres, queries.bboxes).unsqueeze(1)
         bias = self.outside_tau.view(-1, 1, 1) * outside
         logits = (logits - bias).masked_fill(~inside, float('-inf'))
         attention = logits.flatten(1).softmax(dim=-1).view_as(logits)
@@ -192,7 +192,7 @@ class QueryMaskHead(QueryPart):
         queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
         logits = full_precision(self(feats, queries, frames))
         logits = resize(logits, frames.pad_shape).flatten(1)
-        logits = logits.masked_fill(~inside, NOT_THERE)
+        logits = logits.masked_fill(~inside, ABSENT_LOGIT)
         valid_mask = truth.any(dim=1).to(logits)
         truth, number = truth.to(logits), valid_mask.sum()
         all_reduce(number, op='mean')
@@ -254,7 +254,7 @@ def frame_size(sample: ActionDataSample) -> tuple[int, int]:
     return tuple(meta.get('ori_shape', meta['img_shape'])[:2])
 
 
-def place_cells(
+def cell_positions(
     level: Tensor, pad_shape: tuple[int, int], within: float = 0.0
 ) -> Tensor:
     """Positions (x, y) in the cells of a level, in pixels, (h, w, 2).
@@ -271,7 +271,7 @@ def place_cells(
     return torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1)
 
 
-def how_far_outside(points: Tensor, bboxes: Tensor) -> Tensor:
+def outside_distances(points: Tensor, bboxes: Tensor) -> Tensor:
     """Distances of points outside of boxes, in widths plus heights of the box.
 
     Args:

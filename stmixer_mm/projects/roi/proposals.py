@@ -22,7 +22,7 @@ class KeyframeProposalDataset(KeyframeDataset):
 
     Args:
         ann_file: As in :class:`KeyframeDataset`, as is the pipeline.
-        proposal_file: A pickle file, of which no code is run: ``{img_key: (n, 4 or 5)}``
+        proposal_file: A pickle file, read without running its code: ``{img_key: (n, 4 or 5)}``
             xyxy in [0, 1] and score. n = 0 where it lacks a keyframe.
         person_det_score_thr: Keep proposals from this score on, and always the best.
         shared: Arguments of :class:`KeyframeDataset`.
@@ -71,7 +71,7 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: A pickle, read so that it cannot run code.
-        keys: Of the keyframes that want proposals; some may be absent.
+        keys: Of the keyframes that need proposals; the file may lack some.
 
     Raises:
         UserError: naming the file and the keyframe; also if it has none of the keys.

@@ -20,7 +20,7 @@ def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[
     return script.actions_of(scene, t, [False for _ in is_visible])
 
 
-def is_moot(scene: Scene, second: int) -> bool:
+def is_ambiguous(scene: Scene, second: int) -> bool:
     return False
 
 

@@ -83,8 +83,8 @@ def _annotate(
 ) -> list[AnnotatedPerson] | None:
     """Persons at a second; None if visibility or actions are in doubt."""
     located = locate(view_at(scene, second), size)
-    is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
-    if is_moot or story.is_moot(scene, second):
+    is_ambiguous = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
+    if is_ambiguous or story.is_ambiguous(scene, second):
         return None
     return [
         person._replace(mask=encode(located.owners == person.person_id + 1))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import RandomState
 
 from stmixer_mm.projects.toy import script
-from stmixer_mm.projects.toy.script import Item, Person, Scene, is_moot  # noqa: F401
+from stmixer_mm.projects.toy.script import Item, Person, Scene, is_ambiguous  # noqa: F401
 
 ACTIONS = (*script.ACTIONS, 'second_meeting', 'carries_handed_over')
 DURATION = 12  # seconds of a video

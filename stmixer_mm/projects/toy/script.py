@@ -13,8 +13,8 @@ import numpy as np
 from numpy.random import RandomState
 
 ACTIONS = (
-    *('stand', 'walk_left', 'walk_right', 'jump', 'squat'),  # everybody does one
-    *('wave', 'raise_arm', 'meet'),  # beside it
+    *('stand', 'walk_left', 'walk_right', 'jump', 'squat'),  # one at a time
+    *('wave', 'raise_arm', 'meet'),  # at the same time
 )
 DURATION = 6  # seconds of a video
 SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
@@ -113,7 +113,7 @@ def actions_of(scene: Scene, t: float, is_visible: Sequence[bool]) -> list[list[
     return [[action for action in ACTIONS if action in names] for names in action_sets]
 
 
-def is_moot(scene: Scene, second: int) -> bool:
+def is_ambiguous(scene: Scene, second: int) -> bool:
     """True if two people walk past each other around a second."""
     return any(
         _gap(scene, i, j, second - 0.5) > 0 > _gap(scene, i, j, second + 0.5)
@@ -157,13 +157,13 @@ def random_person(
 ) -> Person:
     """Draw a person with random actions, mostly in view."""
     height, speed = rng.uniform(0.6, 0.88), rng.uniform(0.35, 0.5)
-    stays = rng.rand() < 0.85  # in view
+    stays_in_view = rng.rand() < 0.85
     legs, x = [], start_x
     while len(legs) <= duration:
         if not legs or rng.rand() > 0.4:
             action = str(rng.choice(ACTIONS[:5], p=[0.15, 0.2, 0.2, 0.23, 0.22]))
         step = _DIRECTION.get(action, 0) * speed * height
-        if stays and not 0.15 < x + step < aspect - 0.15:
+        if stays_in_view and not 0.15 < x + step < aspect - 0.15:
             action = 'walk_left' if step > 0 else 'walk_right'
             step = -step
         legs.append(action)
