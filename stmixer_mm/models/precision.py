@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stmixer_mm.compat import autocast_dtype
@@ -19,6 +20,23 @@ def products_dtype(values: Tensor) -> torch.dtype:
     if values.dtype == torch.float64:
         return values.dtype
     return autocast_dtype(values.device.type) or values.dtype
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(N, K) by (M, K) to (N, M), of the type of the inputs, by the faster library."""
+    weight = weight.to(inputs.dtype)
+    bias = None if bias is None else bias.to(inputs.dtype)
+    if weight.is_mkldnn or prefers_onednn(inputs):
+        return onednn_linear(inputs, weight, bias)
+    return F.linear(inputs, weight, bias)
+
+
+def write_product(first: Tensor, second: Tensor, out: Tensor) -> None:
+    """Write (M, N) by (N, K) to ``out``, (M, K)."""
+    if out.dtype == first.dtype and not prefers_onednn(first):
+        torch.mm(first, second, out=out)
+    else:
+        out.copy_(linear(first, second.t()))
 
 
 def prefers_onednn(inputs) -> bool:

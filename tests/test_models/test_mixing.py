@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_up import REFERENCE, made_up_input, made_up_weight, reference
 
-from stmixer_mm.models.decoder.mixing import chunks
+from stmixer_mm.models import precision
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 
 MIXING_BACKENDS = ['literal', 'chunks']
@@ -49,7 +49,7 @@ def test_released_numbers_for_each_query_alone(backend):
 
 @pytest.fixture(params=[True, False], ids=['oneDNN', 'PyTorch'])
 def library(request, monkeypatch):
-    monkeypatch.setattr(chunks, 'prefers_onednn', lambda _: request.param)
+    monkeypatch.setattr(precision, 'prefers_onednn', lambda _: request.param)
 
 
 def values_and_gradients(mixing, samples, queries):

@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from stmixer_mm.models.precision import (
-    onednn_linear,
+    linear,
     pack_linear,
-    prefers_onednn,
     products_dtype,
+    write_product,
 )
 
 
@@ -102,9 +101,9 @@ class _Mixing(torch.autograd.Function):
         return (
             None,
             None,
-            _product(generated_grad, in_weight.t()),
+            linear(generated_grad, in_weight.t()),
             samples_grad,
-            _product(generated_grad.t(), queries.t()),
+            linear(generated_grad.t(), queries.t()),
             generated_grad.sum(dim=0),
             out_weight_grad,
             grad.sum(dim=0, dtype=out_weight.dtype),
@@ -122,7 +121,7 @@ def _gradients_of_mixing(
     samples_grad, out_weight_grad = map(torch.empty_like, (samples, out_weight))
     num_weights = sum(weights.size(1) for weights in generated)
     generated_grad = grad.new_empty(len(grad), num_weights)
-    mixed_grad = _product(grad, out_weight.t())
+    mixed_grad = linear(grad, out_weight.t())
     tensors = samples, mixed_grad, samples_grad, generated_grad, out_weight_grad
     parts = (tensor.chunk(len(generated), dim=1) for tensor in tensors)
     for weights, *chunk in zip(generated, *parts, strict=True):
@@ -130,7 +129,7 @@ def _gradients_of_mixing(
         leaves = [leaf.detach().requires_grad_() for leaf in (chunk_samples, weights)]
         with torch.enable_grad():
             mixed = mix_groups(*leaves)
-        _write_product(grad.t(), mixed.detach(), proj_out)
+        write_product(grad.t(), mixed.detach(), proj_out)
         grads = torch.autograd.grad(mixed, leaves, chunk_mixed_grad)
         if len(generated) == 1:
             samples_grad, generated_grad = grads
@@ -171,29 +170,12 @@ def _mix(
     mixed = None
     sample_chunks = samples.chunk(len(chunks), dim=1)
     for chunk_samples, chunk in zip(sample_chunks, chunks, strict=True):
-        generated = _product(queries, chunk.weight, chunk.bias)
+        generated = linear(queries, chunk.weight, chunk.bias)
         keep(generated)
-        product = _product(
+        product = linear(
             mix_groups(chunk_samples, generated),
             chunk.projection,
             bias if mixed is None else None,
         )
         mixed = product if mixed is None else mixed.add_(product)
     return mixed
-
-
-def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(N, K) by (M, K): (N, M)"""
-    weight = weight.to(inputs.dtype)
-    bias = None if bias is None else bias.to(inputs.dtype)
-    if weight.is_mkldnn or prefers_onednn(inputs):
-        return onednn_linear(inputs, weight, bias)
-    return F.linear(inputs, weight, bias)
-
-
-def _write_product(first: Tensor, second: Tensor, out: Tensor) -> None:
-    """(M, N) by (N, K)"""
-    if out.dtype == first.dtype and not prefers_onednn(first):
-        torch.mm(first, second, out=out)
-    else:
-        out.copy_(_product(first, second.t()))
