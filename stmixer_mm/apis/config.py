@@ -186,13 +186,14 @@ def check_arguments(cfg: Config) -> None:
 def _check_keys(cfg: Config) -> None:
     """Refuse misspelt and old keys, which nothing reads; other ones are variables."""
     sections = [cfg[key] for key in cfg if key in _TOP_LEVEL]
+    read_values = [node for _, node in _nodes(sections, '')]
     for key, value in cfg.items():
         # 'val_evaluator_small' and 'dataloader' are of those that make up another.
         is_derived = any(f'_{name}_' in f'_{key}_' for name in _TOP_LEVEL) or any(
             f'_{key}_' in f'_{name}_' for name in _TOP_LEVEL
         )
         swapped = [name for name in _TOP_LEVEL if sorted(name) == sorted(key)]
-        if key in _OF_MMCV_1 and not _contains(sections, value):
+        if key in _OF_MMCV_1 and value not in read_values:
             remedy = f'; write {_OF_MMCV_1[key]}, which mmengine reads'
         elif is_derived:
             continue
@@ -207,12 +208,16 @@ def _check_keys(cfg: Config) -> None:
             )
 
 
-def _contains(node: object, value: object) -> bool:
-    """True if a section of a config contains a value, such as that of a variable."""
+def _nodes(node: object, place: str) -> Iterator[tuple[str, object]]:
+    """A node of a config and all nodes inside it, with their places."""
+    yield place, node
+    children = {}
     if isinstance(node, Mapping):
-        node = [*node.values()]
-    is_list = isinstance(node, list | tuple)
-    return node == value or (is_list and any(_contains(child, value) for child in node))
+        children = {f'{place}.{key}': child for key, child in node.items()}
+    elif isinstance(node, list | tuple):
+        children = {f'{place}[{index}]': child for index, child in enumerate(node)}
+    for child_place, child in children.items():
+        yield from _nodes(child, child_place)
 
 
 def _check_node(node: object, place: str) -> None:
@@ -297,20 +302,14 @@ def check_registered(node: object, place: str) -> None:
     Raises:
         UserError: names the type and its place.
     """
-    if isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            check_registered(value, f'{place}[{index}]')
-    elif isinstance(node, Mapping):
-        names = [(key, node[key]) for key in ('type', '_scope_') if key in node]
-        for key, name in names:
-            if not (is_registered(name) if key == 'type' else is_scope(name)):
+    for node_place, child in _nodes(node, place):
+        for key, is_valid in (('type', is_registered), ('_scope_', is_scope)):
+            if isinstance(child, Mapping) and key in child and not is_valid(child[key]):
                 raise UserError(
-                    f'{place}.{key}={name!r} is not registered, and a config in a file '
-                    'of weights may name nothing else; give the config itself, too, if '
-                    'you trust it.'
+                    f'{node_place}.{key}={child[key]!r} is not registered, and a config '
+                    'in a file of weights may name nothing else; give the config '
+                    'itself, too, if you trust it.'
                 )
-        for key, value in node.items():
-            check_registered(value, f'{place}.{key}')
 
 
 def is_scope(name: object) -> bool:

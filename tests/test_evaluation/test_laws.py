@@ -102,7 +102,7 @@ def test_a_protocol_is_its_record_in_any_order_of_frames(metric_type, protocol, 
     truth, samples = untidy(0, parts)
     record = metric_type.protocols[protocol]
     written = record._asdict()
-    for name in ('found_boxes', 'true_boxes'):
+    for name in ('detected_boxes', 'true_boxes'):
         written[name] = written[name]._asdict()
     first, *repeats = (
         score(build(metric_type, truth, protocol=rules), predictions)

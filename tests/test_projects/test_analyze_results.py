@@ -8,7 +8,7 @@ from tiny_stmixer import write_project
 from tube_data import build, ground_truth, noisy, still
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.projects.diagnosis.keyframes import judge_keyframes
+from stmixer_mm.projects.diagnosis.keyframes import rate_keyframes
 from stmixer_mm.projects.diagnosis.report import class_rows
 
 
@@ -34,18 +34,20 @@ def test_classes_have_the_ap_of_the_metric(metric_type):
         assert detected >= right > 0
 
 
-def test_judged_boxes_are_those_predicted():
+def test_rated_boxes_are_those_predicted():
     truth, samples = noisy(0)
     metric = build(TubeFrameMAPMetric, truth)
     detections = collect(metric, samples)
-    judged = judge_keyframes(metric, detections, score_thr=0.3)
+    keyframes = rate_keyframes(metric, detections, score_thr=0.3)
     _, *rows = class_rows(metric, metric.match_classes(detections))
-    assert sum(keyframe.num_gts for keyframe in judged) == sum(row[2] for row in rows)
+    assert sum(keyframe.num_gts for keyframe in keyframes) == sum(
+        row[2] for row in rows
+    )
     predictions = {
         (sample['video_id'], sample['timestamp']): sample['pred_instances']
         for sample in samples
     }
-    for keyframe in judged:
+    for keyframe in keyframes:
         video, timestamp = keyframe.key.split(',')
         bboxes, scores = predictions[video, int(timestamp)].values()
         for box in keyframe.boxes:
@@ -63,7 +65,7 @@ def test_costs_of_keyframes_by_hand(write_text):
         predict('v', 1, boxes, [[0, 0.75, 0], [0, 0.5, 0.25]]),
         predict('v', 2, boxes[:1], [[0, 1, 0.25]]),
     ]
-    worst, second = judge_keyframes(metric, collect(metric, samples), score_thr=0.3)
+    worst, second = rate_keyframes(metric, collect(metric, samples), score_thr=0.3)
     # Two are true, of which one is found with 0.75, and one at 0.5 is wrong; the
     # second keyframe costs 1 - 1, as its wrong one at 0.25 does not count.
     assert (worst.key, worst.cost, second.cost) == ('v,0001', 2 - 0.75 + 0.5, 0)

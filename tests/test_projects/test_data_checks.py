@@ -39,7 +39,7 @@ def dataset(tmp_path, write_text, write_video):
     )
 
 
-def found(report, severity='error'):
+def findings_of(report, severity='error'):
     """(kind, file name, line) of the findings."""
     return [
         (finding.kind, finding.file.rsplit('/')[-1], finding.line)
@@ -74,7 +74,7 @@ def test_each_fault_is_named_with_its_line(dataset, tmp_path, write_text, write_
     write_text('ann.csv', 'x', *rows, f'a,1,{BOX},9,0')
     write_text('exclude.csv', 'a,0001', 'oops')
     report = check_dataset(dataset | dict(exclude_file='exclude.csv'), 'train')
-    assert found(report) == [
+    assert findings_of(report) == [
         *(('line', 'ann.csv', 1), ('line', 'ann.csv', 5), ('line', 'exclude.csv', 2)),
         *(('missing', 'ann.csv', 2), ('unreadable', 'ann.csv', 4)),
     ]
@@ -84,7 +84,7 @@ def test_each_fault_is_named_with_its_line(dataset, tmp_path, write_text, write_
     kinds = ['clip', 'clip', 'unreadable', 'unreadable', 'clip']
     lines = zip(kinds, (2, 4, 5, 6, 7), strict=True)
     expected = [(kind, 'ann.csv', line) for kind, line in lines]
-    assert found(check_dataset(dataset, 'train')) == expected
+    assert findings_of(check_dataset(dataset, 'train')) == expected
 
 
 def test_suspicious_lines_are_warnings(dataset, write_text):
@@ -92,9 +92,9 @@ def test_suspicious_lines_are_warnings(dataset, write_text):
     write_text('ann.csv', f'a,1,{BOX},1,0', f'a,1,{BOX},1,1', f'a,2,{BOX},3,0')
     dataset |= dict(num_classes=4, exclude_file='exclude.csv')
     report = check_dataset(dataset, 'train')
-    assert found(report) == []
+    assert findings_of(report) == []
     warnings = [('excluded', 'exclude.csv', None), ('duplicate', 'ann.csv', 2)]
-    assert found(report, severity='warning') == warnings
+    assert findings_of(report, severity='warning') == warnings
     assert report.class_counts == {'act 1': 1, 'act 2': 0, 'class 3': 1}
 
 
@@ -103,16 +103,20 @@ def test_extracted_frames(dataset, write_frames):
     folder = write_frames('a')
     assert check_dataset(dataset, 'train').findings == []
     (folder / 'img_00026.jpg').write_bytes(b'no picture')  # frame 25 of 0, at 2.5 s
-    assert found(check_dataset(dataset, 'train')) == [('unreadable', 'ann.csv', 3)]
+    assert findings_of(check_dataset(dataset, 'train')) == [
+        ('unreadable', 'ann.csv', 3)
+    ]
     assert check_dataset(dataset, 'train', decode=False).findings == []
     (folder / 'img_00022.jpg').write_bytes(b'no picture')  # not a keyframe
-    assert len(found(check_dataset(dataset, 'train'))) == 1
+    assert len(findings_of(check_dataset(dataset, 'train'))) == 1
     (folder / 'img_00026.jpg').write_bytes((folder / 'img_00001.jpg').read_bytes())
-    assert found(check_dataset(dataset, 'train')) == [('unreadable', 'ann.csv', 3)]
+    assert findings_of(check_dataset(dataset, 'train')) == [
+        ('unreadable', 'ann.csv', 3)
+    ]
     (folder / 'img_00022.jpg').write_bytes((folder / 'img_00001.jpg').read_bytes())
     (folder / 'img_00026.jpg').unlink()
     report = check_dataset(dataset, 'train', decode=False)
-    assert found(report) == [('unreadable', 'ann.csv', 1)]
+    assert findings_of(report) == [('unreadable', 'ann.csv', 1)]
     assert 'lacks 1 of its 40 frames, first img_00026.jpg' in format_report(report)
 
 
@@ -124,11 +128,11 @@ def test_videos_in_train_and_val(dataset, write_text):
     cfg = Config(dict(train_dataloader=train, val_dataloader=val, test_dataloader=val))
     trained, evaluated = check_config(cfg)
     assert trained.findings == [] and trained.num_keyframes == 2
-    assert found(evaluated, severity='warning') == [('overlap', 'val.csv', 1)]
+    assert findings_of(evaluated, severity='warning') == [('overlap', 'val.csv', 1)]
     assert check_config(cfg, ['val'])[0].findings == []
     for number, kinds in ((3, []), (4, [('classes', 'val.csv', None)])):
         cfg.model = dict(type='STMixer', head=dict(num_classes=number))
-        assert found(check_config(cfg, ['val'])[0]) == kinds
+        assert findings_of(check_config(cfg, ['val'])[0]) == kinds
 
 
 def test_tubes(tmp_path):

@@ -36,7 +36,7 @@ class Notes(Listener):
 
     @property
     def indices(self):
-        return [result.found.frame_index for result in self.results]
+        return [result.keyframe.frame_index for result in self.results]
 
 
 def frames(number, *, size=(4, 6), first=0):
@@ -97,7 +97,7 @@ def test_the_newest_clip_wins_and_no_queue_grows():
     assert first <= 3
     assert later_indices[0] >= 203
     assert later_indices[-1] == 204  # one frame behind its keyframe is the last of 206
-    assert [r.found.actions[0][0][1] for r in notes.results] == notes.indices
+    assert [r.keyframe.actions[0][0][1] for r in notes.results] == notes.indices
 
 
 def test_a_stream_shorter_than_a_clip_is_one_clip():
@@ -131,7 +131,7 @@ def test_a_stream_that_breaks_is_opened_again(monkeypatch):
     assert said[3] == 'made up ended. Next attempt in 0.04 s.'
     assert notes.firsts == [0, 9]
     assert all(np.diff(notes.indices) > 0)
-    assert all(np.diff([result.found.time_s for result in notes.results]) > 0)
+    assert all(np.diff([result.keyframe.time_s for result in notes.results]) > 0)
 
 
 def test_any_error_ends_all():
@@ -200,7 +200,7 @@ def test_latency_counts_from_capture(monkeypatch):
 
     live, notes = build(Source(one_by_one()), detect=slow)
     live._capture()  # to the end, so that one keyframe is left
-    live._find()
+    live._detect_newest()
     (result,) = notes.results
-    assert result.found.frame_index == 28
+    assert result.keyframe.frame_index == 28
     assert result.latency_s == pytest.approx(0.1 + 0.25)

@@ -59,7 +59,7 @@ def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
     options = DETECTION | dict(interval_s=0.1)
     expected = past.detect(project / '1.mp4', **options).keyframes
     assert notes.indices == [*range(len(pictures) - num_later)]
-    keyframes = [result.found for result in notes.results]
+    keyframes = [result.keyframe for result in notes.results]
     assert_same_keyframes(keyframes, expected[: len(keyframes)])
 
 

@@ -56,7 +56,7 @@ class Protocol(NamedTuple):
     classes: str = 'all'
     score_thr: float | None = None  # scores up to it never count
     nms: str | None = None  # suppression in each frame and class, of ``FRAME_NMS``
-    found_boxes: BoxRule = BoxRule()
+    detected_boxes: BoxRule = BoxRule()
     true_boxes: BoxRule = BoxRule()
     # w and h that pictures are scaled to before boxes are measured; None: as they are.
     size: tuple[float, float] | None = None
@@ -133,7 +133,7 @@ def parse_protocol(
         changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
         base = changes.pop('base', next(iter(protocols)))
         rules = choose('protocol', base, protocols, more=PUBLISHED)
-        for name in changes.keys() & {'found_boxes', 'true_boxes'}:
+        for name in changes.keys() & {'detected_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)
     for name, valid in CHOICES.items():

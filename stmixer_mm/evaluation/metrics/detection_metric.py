@@ -147,13 +147,13 @@ class DetectionMetric(BaseMetric):
         """
         return IGNORED
 
-    def found(self, detections: Detections, column: int) -> Boxes:
+    def class_boxes(self, detections: Detections, column: int) -> Boxes:
         """Detected boxes of a class."""
         return detections.of(column)
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
-        boxes = self.found(detections, column)
+        boxes = self.class_boxes(detections, column)
         gts = self.counted_gts(detections, column)
         pairs = frame_pairs(boxes, gts, pixel=self.protocol.pixel, min_iou=min_iou)
         return Matched(boxes.frames, boxes.scores, pairs, gts.frames)
@@ -248,9 +248,9 @@ class DetectionMetric(BaseMetric):
         for column in self.class_names:
             matches = matched[column]
             rows.append((matches.num_gts, len(matches.scores), self._aps(matches)))
-        num_gts, num_found, aps = map(np.array, zip(*rows, strict=True))
+        num_gts, num_detected, aps = map(np.array, zip(*rows, strict=True))
         over = self.protocol.class_average
-        means = class_mean(aps, num_gts, num_found, over=over)
+        means = class_mean(aps, num_gts, num_detected, over=over)
         values = self._at_thrs('overall', means.tolist())
         first, names = next(iter(self.iou_thrs)), self.class_names.values()
         table = [['class', 'gts', self.unit, *(f'AP@{thr}' for thr in self.iou_thrs)]]

@@ -61,12 +61,12 @@ class TubeFrameMAPMetric(TubeMetric):
         number = self.video_numbers.get(name, -1) * self.frame_limit + frame
         return number not in self._ignored and super().counts(name, frame)
 
-    def found(self, detections: Detections, column: int) -> Boxes:
+    def class_boxes(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)
         if self.nms is not None and not self.nms.over_classes:
             boxes = self._suppress(boxes)
         sizes = self.scales[boxes.frames // self.frame_limit]
-        bboxes = self.protocol.found_boxes.move(boxes.bboxes)
+        bboxes = self.protocol.detected_boxes.move(boxes.bboxes)
         return boxes._replace(bboxes=self._scaled(bboxes, sizes))
 
     def counted_gts(self, detections: Detections, column: int) -> Boxes:

@@ -177,7 +177,9 @@ class TubeMetric(DetectionMetric):
         detections = join_detections(numbers, parts, self._keyframe_key)
         sizes = self.scales[detections.frames // self.frame_limit]
         pixels = restore_pixels(detections.bboxes * sizes)
-        return detections._replace(bboxes=self.protocol.found_boxes.fit(pixels, sizes))
+        return detections._replace(
+            bboxes=self.protocol.detected_boxes.fit(pixels, sizes)
+        )
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys of test videos; the first entry of a key names its video."""

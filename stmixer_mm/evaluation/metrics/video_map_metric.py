@@ -98,7 +98,7 @@ class VideoMAPMetric(TubeMetric):
     def tubes(self, detections: Detections | Mapping[int, Tubes], column: int) -> Tubes:
         """Tubes of a label, as they are measured; a sequence is the number of a video."""
         tubes = self._linked(detections, column)
-        bboxes = self.protocol.found_boxes.move(tubes.bboxes)
+        bboxes = self.protocol.detected_boxes.move(tubes.bboxes)
         sizes = self.scales[np.repeat(tubes.sequences, tubes.lengths)]
         return tubes._replace(bboxes=self._scaled(bboxes, sizes))
 

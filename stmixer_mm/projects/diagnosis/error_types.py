@@ -89,7 +89,7 @@ def typed_boxes(metric: TubeFrameMAPMetric, detections: Detections) -> Typed:
     for column, name in metric.class_names.items():
         is_own = columns == column
         if is_own.any():
-            boxes = metric.found(detections, column)
+            boxes = metric.class_boxes(detections, column)
             types = box_error_types(
                 boxes, gts, is_own, metric.frame_limit, first_threshold(metric)
             )

@@ -1,4 +1,4 @@
-"""Keyframes with right and wrong detections: judged, listed from the worst on, drawn."""
+"""Keyframes with right and wrong detections: rated, listed from the worst on, drawn."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ from stmixer_mm.visualization.draw import (
 from stmixer_mm.visualization.visualizer import draw_ground_truth, keyframe_entry
 
 
-class JudgedBox(NamedTuple):
+class RatedBox(NamedTuple):
     """A detection of one class."""
 
     bbox_norm: tuple[float, ...]
@@ -37,12 +37,12 @@ class JudgedBox(NamedTuple):
 
 
 @dataclass
-class JudgedKeyframe:
+class RatedKeyframe:
     """The detections of a keyframe that score high enough."""
 
     key: str  # as of ``keyframe_key``
     num_gts: int = 0  # of all classes
-    boxes: list[JudgedBox] = field(default_factory=list)
+    boxes: list[RatedBox] = field(default_factory=list)
 
     @property
     def num_right(self) -> int:
@@ -56,32 +56,32 @@ class JudgedKeyframe:
         return float(self.num_gts + sum(signed))
 
 
-def judge_keyframes(
+def rate_keyframes(
     metric: DetectionMetric, detections: Detections, *, score_thr: float
-) -> list[JudgedKeyframe]:
+) -> list[RatedKeyframe]:
     """Keyframes of a metric that matches boxes, from the highest cost down."""
     thr, keyframes = first_threshold(metric), {}
 
-    def keyframe(frame: int) -> JudgedKeyframe:
+    def keyframe(frame: int) -> RatedKeyframe:
         key = detections.keyframe_key(frame)
-        return keyframes.setdefault(frame, JudgedKeyframe(key))
+        return keyframes.setdefault(frame, RatedKeyframe(key))
 
     for column, name in metric.class_names.items():
         for frame in metric.gt_boxes(column).frames.tolist():
             keyframe(frame).num_gts += 1
-        boxes = metric.found(detections, column)
+        boxes = metric.class_boxes(detections, column)
         right = metric.right(metric.match(detections, column, min_iou=thr), thr)
         for row in np.flatnonzero(boxes.scores >= score_thr):
             frame, bbox = int(boxes.frames[row]), boxes.bboxes[row]
             if isinstance(metric, TubeMetric):  # in pixels
                 bbox = bbox / metric.scales[frame // metric.frame_limit]
             score, is_right = float(boxes.scores[row]), bool(right[row])
-            box = JudgedBox(tuple(bbox.tolist()), name, score, is_right)
+            box = RatedBox(tuple(bbox.tolist()), name, score, is_right)
             keyframe(frame).boxes.append(box)
-    return sorted(keyframes.values(), key=lambda judged: (-judged.cost, judged.key))
+    return sorted(keyframes.values(), key=lambda rated: (-rated.cost, rated.key))
 
 
-def keyframe_rows(keyframes: Sequence[JudgedKeyframe]) -> list[Row]:
+def keyframe_rows(keyframes: Sequence[RatedKeyframe]) -> list[Row]:
     """A table: the names, a row for each keyframe."""
     rows = [['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']]
     for keyframe in keyframes:
@@ -96,7 +96,7 @@ RIGHT, WRONG = (139, 193, 162), (219, 144, 129)  # light enough for black text
 
 
 def draw_keyframes(
-    cfg: Config, keyframes: Sequence[JudgedKeyframe], folder: Path
+    cfg: Config, keyframes: Sequence[RatedKeyframe], folder: Path
 ) -> None:
     """Draw what the network sees of keyframes, their names numbered from the worst on.
 
@@ -123,7 +123,7 @@ def draw_keyframes(
 
 
 def draw_keyframe(
-    packed: dict, keyframe: JudgedKeyframe, classes: Sequence[str] | None
+    packed: dict, keyframe: RatedKeyframe, classes: Sequence[str] | None
 ) -> np.ndarray:
     """True boxes left, predicted ones right; colours tell right from wrong.
 
@@ -141,10 +141,10 @@ def draw_keyframe(
     true = draw_ground_truth(frame, gts, classes, scale=factor, entry=entry)
     counts = (f'{keyframe.num_right} right', RIGHT), (f'{num_wrong} wrong', WRONG)
     headings = [('ground truth', None)], [('predicted', None), *counts]
-    return side_by_side([true, _draw_found(frame, keyframe)], headings)
+    return side_by_side([true, _draw_detected(frame, keyframe)], headings)
 
 
-def _draw_found(frame: np.ndarray, keyframe: JudgedKeyframe) -> np.ndarray:
+def _draw_detected(frame: np.ndarray, keyframe: RatedKeyframe) -> np.ndarray:
     """Actions by box; the right ones first, then by score."""
     persons: dict[tuple, list] = {}
     for box in sorted(keyframe.boxes, key=lambda box: (not box.right, -box.score)):

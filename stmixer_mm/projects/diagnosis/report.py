@@ -22,8 +22,8 @@ from stmixer_mm.projects.diagnosis.error_types import (
 )
 from stmixer_mm.projects.diagnosis.keyframes import (
     draw_keyframes,
-    judge_keyframes,
     keyframe_rows,
+    rate_keyframes,
 )
 from stmixer_mm.projects.diagnosis.offline import (
     build_metrics,
@@ -57,8 +57,8 @@ def analyze(
     check_arguments(cfg)
     check_writable_dir(out, purpose='folder --out')
     metrics = build_metrics(cfg)
-    ours = all(isinstance(metric, DetectionMetric) for metric in metrics)
-    if not ours or len({metric.prefix for metric in metrics}) < len(metrics):
+    are_known = all(isinstance(metric, DetectionMetric) for metric in metrics)
+    if not are_known or len({metric.prefix for metric in metrics}) < len(metrics):
         raise UserError(
             f'test_evaluator in {config} cannot be analysed; use FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric, each with another prefix.'
@@ -71,8 +71,10 @@ def analyze(
         detections = metric.detections(metric.results)
         _report_classes(metric, detections, folder, number=num_worst)
         if not isinstance(metric, VideoMAPMetric):
-            judged = judge_keyframes(metric, detections, score_thr=score_thr)
-            worst = [keyframe for keyframe in judged[:num_worst] if keyframe.cost > 0]
+            keyframes = rate_keyframes(metric, detections, score_thr=score_thr)
+            worst = [
+                keyframe for keyframe in keyframes[:num_worst] if keyframe.cost > 0
+            ]
             _report('Worst keyframes', keyframe_rows(worst), folder / 'keyframes.csv')
             if worst and not no_keyframes:
                 draw_keyframes(cfg, worst, folder)

@@ -174,7 +174,7 @@ def draw_values(
         column: by_score(matches.scores) for column, matches in results.matched.items()
     }
 
-    def judge(column: int, thr: float) -> MatchedDetections:
+    def match_class(column: int, thr: float) -> MatchedDetections:
         matches, order = results.matched[column], orders[column]
         videos = numbers[results.video_of(matches.groups[order])]
         gt_videos = numbers[results.video_of(matches.gt_groups)]
@@ -183,11 +183,11 @@ def draw_values(
 
     means, aps, persons = {}, {}, {}
     for thr in {*chain(*metric.iou_thrs.values())}:
-        classes = [judge(column, thr) for column in metric.class_names]
+        classes = [match_class(column, thr) for column in metric.class_names]
         over = rules.class_average
         means[thr], aps[thr] = weighted_means(classes, weights, over=over, **area)
         if PERSON in results.matched:
-            persons[thr] = weighted_aps(judge(PERSON, thr), weights, **area)
+            persons[thr] = weighted_aps(match_class(PERSON, thr), weights, **area)
     draws = {}
     for name, values in (('overall', means), ('person_AP', persons)):
         for thr_name, thrs in metric.iou_thrs.items() if values else ():
@@ -195,10 +195,10 @@ def draw_values(
             draws[metric.value_name(name, thr_name)] = mean
     thr_name, thrs = next(iter(metric.iou_thrs.items()))
     class_aps = np.mean([aps[thr] for thr in thrs], axis=0)
-    for name, judged, values in zip(
+    for name, matched, values in zip(
         metric.class_names.values(), classes, class_aps, strict=True
     ):
-        if np.count_nonzero(judged.gts) > 1:
+        if np.count_nonzero(matched.gts) > 1:
             draws[metric.value_name(name, thr_name)] = values
     return {f'{metric.prefix}/{name}': values for name, values in draws.items()}
 

@@ -20,7 +20,7 @@ from stmixer_mm.models.parts import Batch
 from stmixer_mm.structures import LAST
 
 INPUT = 'clips'
-LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
+LEFT_OUT = ('mask_head',)  # depends on which persons are found
 
 
 class Outputs(NamedTuple):

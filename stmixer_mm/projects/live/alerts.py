@@ -132,7 +132,7 @@ class Alerts(Listener):
 
     def on_result(self, result: LiveResult) -> None:
         active = set()
-        for person in above(result.found, self._score_thr).persons:
+        for person in above(result.keyframe, self._score_thr).persons:
             for action in person.actions:
                 if holds(self._terms, person, action):
                     active.add((person.id, action.action))
@@ -145,7 +145,7 @@ class Alerts(Listener):
         event = dict(
             source=self._source,
             captured_at=captured_at.isoformat(timespec='milliseconds'),
-            time_s=round(result.found.time_s, 3),
+            time_s=round(result.keyframe.time_s, 3),
             person=person.id,
             action=action.action,
             score=round(action.score, 4),

@@ -40,13 +40,13 @@ from stmixer_mm.structures import Keyframe
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
 STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
 LEAVE_S = 3.0  # until capture, if its source blocks it, is abandoned
-_KEPT_TIMES, _KEPT_LATENCIES = 2**15, 512
+_NUM_TIMES, _NUM_LATENCIES = 2**15, 512
 
 
 class LiveResult(NamedTuple):
     """Detections at a keyframe of a stream."""
 
-    found: Keyframe
+    keyframe: Keyframe
     size: tuple[int, int]  # (h, w) of the frame
     # Seconds since 1970 when the keyframe (if predicted ahead: the last frame) came.
     captured_at: float
@@ -102,22 +102,27 @@ class LiveDetection:
         self._changed = threading.Condition()  # guards what follows
         self._is_stopped = self._is_over = False
         self._ring = RecentFrames(*spans)
-        self._came: deque[float] = deque(maxlen=_KEPT_TIMES)  # of the last frames
-        self._latencies: deque[float] = deque(maxlen=_KEPT_LATENCIES)
-        self._found_at: deque[float] = deque(maxlen=32)
+        self._capture_times: deque[float] = deque(
+            maxlen=_NUM_TIMES
+        )  # of the last frames
+        self._latencies: deque[float] = deque(maxlen=_NUM_LATENCIES)
+        self._result_times: deque[float] = deque(maxlen=32)
         self._keyframes = self._connections = 0
         self._last = -1  # frame of the last clip
         self._begin: float | None = None  # when the first frame came
         # Until Python 3.13, a join that a signal interrupts takes the thread for ended.
         self._ended = threading.Event()
-        self._capturing, self._finding = (
+        self._capturing, self._detecting = (
             threading.Thread(target=self._run, args=[part], name=name, daemon=True)
-            for name, part in (('capture', self._capture), ('detection', self._find))
+            for name, part in (
+                ('capture', self._capture),
+                ('detection', self._detect_newest),
+            )
         )
 
     def start(self) -> None:
         self._capturing.start()
-        self._finding.start()
+        self._detecting.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Return whether the source has ended; raise the error of a thread."""
@@ -132,14 +137,16 @@ class LiveDetection:
             self._is_stopped = True
             self._changed.notify_all()
         self._capturing.join(LEAVE_S)
-        self._finding.join()  # the end of the interpreter would abort the runtime in it
+        self._detecting.join()  # the end of the interpreter would abort the runtime in it
 
     def figures(self) -> dict[str, float]:
         """Counts since the start, and recent speed, by name."""
         with self._changed:
             latencies = [*self._latencies]
-            found_at = [*self._found_at, time.monotonic()]
-            rate = (len(found_at) - 1) / max(found_at[-1] - found_at[0], 1e-3)
+            result_times = [*self._result_times, time.monotonic()]
+            rate = (len(result_times) - 1) / max(
+                result_times[-1] - result_times[0], 1e-3
+            )
             figures = {
                 'frames': self._ring.count,
                 'keyframes': self._keyframes,
@@ -161,7 +168,7 @@ class LiveDetection:
                 self._is_stopped = True
                 self._changed.notify_all()
         finally:
-            if part == self._find:
+            if part == self._detect_newest:
                 self._ended.set()
 
     # Capture
@@ -214,22 +221,22 @@ class LiveDetection:
         with self._changed:
             index = self._ring.count
             self._ring.append(time_s, picture)
-            self._came.append(time.monotonic())
+            self._capture_times.append(time.monotonic())
             self._changed.notify_all()
         for listener in self.listeners:
             listener.on_frame(index, picture)
 
     # Detection
 
-    def _find(self) -> None:
+    def _detect_newest(self) -> None:
         for keyframe in follow_persons(self._detect(self._newest_clips())):
             clock_s = time.monotonic()
             with self._changed:
                 frame_index = min(keyframe.frame_index, self._clip.frames[-1])
-                place = max(frame_index - self._ring.count, -len(self._came))
-                latency_s = clock_s - self._came[place]
+                place = max(frame_index - self._ring.count, -len(self._capture_times))
+                latency_s = clock_s - self._capture_times[place]
                 self._latencies.append(latency_s)
-                self._found_at.append(clock_s)
+                self._result_times.append(clock_s)
                 self._keyframes += 1
                 size = self._clip.size
             result = LiveResult(keyframe, size, time.time() - latency_s, latency_s)
@@ -294,7 +301,7 @@ class JsonLines(Listener):
             latency_s=round(result.latency_s, 3),
             width=width,
             height=height,
-            **to_plain(above(result.found, self._score_thr)),
+            **to_plain(above(result.keyframe, self._score_thr)),
         )
         print(json.dumps(line), file=self._file, flush=True)
 

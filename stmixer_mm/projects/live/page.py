@@ -174,7 +174,7 @@ class LivePage:
         """Content of an event."""
         newest, is_connected, persons = self._live.newest, self._live.is_connected, []
         if newest is not None and is_connected:
-            keyframe = above(newest.found, self._pictures.score_thr)
+            keyframe = above(newest.keyframe, self._pictures.score_thr)
             persons = [
                 dict(
                     id=number,
@@ -188,6 +188,6 @@ class LivePage:
             is_connected=is_connected,
             threshold=self._pictures.score_thr,
             persons=persons,
-            time_s=newest.found.time_s if newest else 0.0,
+            time_s=newest.keyframe.time_s if newest else 0.0,
             figures=self._live.figures() | {'frames dropped': self._pictures.dropped},
         )

@@ -18,13 +18,13 @@ from stmixer_mm.visualization.draw import MIN_SIDE
 
 LEAST_SCORE = 0.05  # lowest threshold
 MAX_SIDE = 720  # pixels of the short side of a picture
-_KEPT = 128  # frames that wait for the next keyframe
+_MAX_WAITING = 128  # frames that wait for the next keyframe
 _LAGS = 256  # frames, whose largest delay is that of the next picture
 
 
 class _Frame(NamedTuple):
     index: int
-    came: float
+    captured_at: float
     picture: np.ndarray
 
 
@@ -47,8 +47,8 @@ class LivePictures(Listener):
         self.score_thr = score_thr
         self.watchers = self.dropped = 0
         self._changed = threading.Condition()  # guards what follows
-        self._frames: deque[_Frame] = deque(maxlen=_KEPT)
-        self._found: deque[tuple[float, Keyframe]] = deque(maxlen=1024)
+        self._frames: deque[_Frame] = deque(maxlen=_MAX_WAITING)
+        self._keyframes: deque[tuple[float, Keyframe]] = deque(maxlen=1024)
         self._connection = self._first = 0
         self._is_finished = False
 
@@ -67,7 +67,7 @@ class LivePictures(Listener):
             self._connection += 1
             self._first = index
             self._frames.clear()
-            self._found.clear()
+            self._keyframes.clear()
 
     def on_frame(self, index: int, picture: np.ndarray) -> None:
         if not self.watchers:
@@ -76,17 +76,17 @@ class LivePictures(Listener):
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         frame = _Frame(index, time.monotonic(), picture)
         with self._changed:
-            self.dropped += len(self._frames) == _KEPT
+            self.dropped += len(self._frames) == _MAX_WAITING
             self._frames.append(frame)
             self._changed.notify_all()
 
     def on_result(self, result: LiveResult) -> None:
-        keyframe = above(result.found, self.score_thr)
+        keyframe = above(result.keyframe, self.score_thr)
         height, width = result.size
         scale = np.divide(_size_of(height, width), (width, height))
         with self._changed:
             if keyframe.frame_index >= self._first:
-                self._found.append((time.monotonic(), _scaled(keyframe, scale)))
+                self._keyframes.append((time.monotonic(), _scaled(keyframe, scale)))
                 self._changed.notify_all()
 
     def finish(self) -> None:
@@ -105,8 +105,8 @@ class LivePictures(Listener):
                 if self._connection != connection:
                     previous_keyframe, connection = None, self._connection
                 known_at, next_keyframe = time.monotonic(), None
-                if self._found:
-                    known_at, next_keyframe = self._found.popleft()
+                if self._keyframes:
+                    known_at, next_keyframe = self._keyframes.popleft()
                 frames = self._frames_before(next_keyframe)
             if previous_keyframe is not None:
                 keyframes = [previous_keyframe]
@@ -115,8 +115,8 @@ class LivePictures(Listener):
                 annotator = Annotator(keyframes)
                 for frame in frames:
                     picture = annotator.draw(frame.index, frame.picture)
-                    lags.append(known_at - frame.came)
-                    wait_s = frame.came + max(lags) - time.monotonic()
+                    lags.append(known_at - frame.captured_at)
+                    wait_s = frame.captured_at + max(lags) - time.monotonic()
                     with self._changed:
                         self._changed.wait_for(
                             lambda: self._is_finished, max(wait_s, 0)
@@ -128,7 +128,7 @@ class LivePictures(Listener):
 
     def _can_draw(self) -> bool:
         """True if all frames before the next keyframe have come."""
-        frames, keyframes = self._frames, self._found
+        frames, keyframes = self._frames, self._keyframes
         is_known = (
             frames and keyframes and frames[-1].index >= keyframes[0][1].frame_index
         )

@@ -26,7 +26,7 @@ FRAME_PROTOCOLS |= {
         'free',
         'interpolated',
         'all',
-        found_boxes=BoxRule(clip=0),
+        detected_boxes=BoxRule(clip=0),
         true_boxes=BoxRule(clip=1, shift=1),
     ),
     # frameAp.m of ROAD: detections are a pixel wider than the truth.
@@ -36,12 +36,12 @@ FRAME_PROTOCOLS |= {
         'all',
         score_thr=0.01,
         nms='road_matlab',
-        found_boxes=BoxRule(clip=1, grow=1),
+        detected_boxes=BoxRule(clip=1, grow=1),
     ),
     # evaluate_frames of 3D-RetinaNet; its truth is a pixel narrower than annotated.
     'retina': Protocol('free', 'act', 'all', true_boxes=BoxRule(grow=-1)),
-    'yowo': _YOWO._replace(found_boxes=BoxRule(whole=True)),
-    'yowov2': _YOWO._replace(found_boxes=BoxRule(clip=0, whole=True)),
+    'yowo': _YOWO._replace(detected_boxes=BoxRule(whole=True)),
+    'yowov2': _YOWO._replace(detected_boxes=BoxRule(clip=0, whole=True)),
     'yowov3': _YOWOFORMER,
     'yowoformer': _YOWOFORMER,
     # TubeR's evaluation of JHMDB.
@@ -57,7 +57,7 @@ _YOWO_TUBES = Protocol(
     'all',
     pixel=1,
     frame=1,
-    found_boxes=BoxRule(clip=0),
+    detected_boxes=BoxRule(clip=0),
     least_common=2,
     extra_gts=1e-5,
 )
@@ -74,7 +74,7 @@ TUBE_PROTOCOLS |= {
         'all',
         frame=1,
         score_thr=0.001,
-        found_boxes=BoxRule(clip=1, shift=1, grow=1),
+        detected_boxes=BoxRule(clip=1, shift=1, grow=1),
         exceed=True,
         least_common=2,
     ),

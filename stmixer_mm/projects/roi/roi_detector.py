@@ -126,19 +126,19 @@ class RoIDetector(ClipDetector):
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
         roi_feats = float_levels(feats)
         # The host's loss is NaN, or fails, where nobody acts.
-        acting = [
+        labelled_clips = [
             clip
             for clip, sample in enumerate(data_samples)
             if sample.gt_instances.labels[:, 1:].any()
         ]
-        if not acting:
+        if not labelled_clips:
             terms = *roi_feats, *self.roi_head.parameters()
             zero = sum(term.flatten()[:1].sum() * 0 for term in terms)
             return losses | dict(loss_action_cls=zero)
         return losses | self.roi_head.loss(
-            tuple(feat[acting] for feat in roi_feats),
-            [InstanceData(bboxes=proposals[clip]) for clip in acting],
-            [data_samples[clip] for clip in acting],
+            tuple(feat[labelled_clips] for feat in roi_feats),
+            [InstanceData(bboxes=proposals[clip]) for clip in labelled_clips],
+            [data_samples[clip] for clip in labelled_clips],
         )
 
     def loss_and_propose(

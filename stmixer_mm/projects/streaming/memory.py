@@ -85,7 +85,7 @@ class FrameMemory:
         # Numbers of frames that later clips may share, by view.
         self._loaded: dict[int, set[int]] = defaultdict(set)
         # Outputs of each step, by the frames that it saw.
-        self._made: list[dict[Key, list[Tensor]]] = [{} for _ in self._steps]
+        self._outputs: list[dict[Key, list[Tensor]]] = [{} for _ in self._steps]
 
     # Loading
 
@@ -134,7 +134,7 @@ class FrameMemory:
         new = [(clip.view, number) for clip in self._clips for number in clip.new]
         levels = {key: [frame] for key, frame in zip(new, inputs.split(1), strict=True)}
         depth = 0
-        for step, outputs in zip(self._steps, self._made, strict=True):
+        for step, outputs in zip(self._steps, self._outputs, strict=True):
             input_depth, depth = depth, depth + step.looks_back
             missing = {}
             for clip in self._clips:
@@ -155,7 +155,7 @@ class FrameMemory:
             for clip in self._clips
         ]
         oldest = {clip.view: clip.numbers[0] for clip in self._clips}
-        for outputs in self._made:
+        for outputs in self._outputs:
             for key in [key for key in outputs if key[1] < oldest[key[0]]]:
                 del outputs[key]
         return _join([_join(frames, dim=2) for frames in clips])

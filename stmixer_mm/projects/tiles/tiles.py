@@ -126,21 +126,21 @@ class _Blank(NamedTuple):
         return Frames(np.zeros((*self.size, 3), np.uint8) for _ in indices)
 
 
-class _KeptFrames:
+class _FrameCache:
     """A reader that decodes the frames of a clip once, for all of its views."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        self._kept: dict[tuple, Frames | DamagedVideo] = {}
+        self._batches: dict[tuple, Frames | DamagedVideo] = {}
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
         key = tuple(map(int, indices))
-        if key not in self._kept:
+        if key not in self._batches:
             try:
-                self._kept[key] = self._reader.get_batch(indices)
+                self._batches[key] = self._reader.get_batch(indices)
             except DamagedVideo as error:
-                self._kept[key] = error
-        frames = self._kept[key]
+                self._batches[key] = error
+        frames = self._batches[key]
         if isinstance(frames, DamagedVideo):
             raise frames
         return frames
@@ -169,7 +169,7 @@ def _load_blank(loader: ClipLoader, clip: Clip, size: tuple[int, int]) -> dict:
 
 def _split(clip: Clip, boxes: np.ndarray) -> list[Clip]:
     """The views of a clip."""
-    reader = _KeptFrames(clip.sample['video_reader'])
+    reader = _FrameCache(clip.sample['video_reader'])
     return [
         _with_reader(clip, _Cropped(reader, box), view)
         for view, box in enumerate(boxes.tolist())
