@@ -112,14 +112,17 @@ HOOKS = _share('HOOKS', 'engine')
 LOG_PROCESSORS = _share('LOG_PROCESSORS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
 
-# Files that take the place of a checkpoint: for a suffix ('.onnx') a function (config,
-# path) that makes the file the model of the config. The model built of it has
-# ``classes``, the names of the actions or None.
-MODEL_FILES: dict[str, Callable[..., None]] = {}
+# Files that take the place of a checkpoint: the module for a suffix, imported when such a
+# file is named. Its ``put_in_place`` (config, path) makes the file the model of the
+# config; what is built of it has ``classes``, the names of the actions or None.
+MODEL_FILES = dict.fromkeys(('.onnx', '.xml'), 'stmixer_mm.projects.export')
 
-# Readers of sources that are no files, by their module: a function (stream, source, fps)
-# that yields frames for ``FrameStream``.
-SOURCES: dict[str, Callable[..., object]] = {}
+
+def model_file_loader(path: str | Path | None) -> Callable[..., None] | None:
+    """``put_in_place`` of the module for a file; None for a checkpoint."""
+    module = MODEL_FILES.get(Path(path or '').suffix.lower())
+    return module and import_module(module).put_in_place
+
 
 # Readers of predictions, by the stage outputs that a head takes: see apis/read.py.
 READERS: dict[type, object] = {}

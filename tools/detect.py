@@ -82,7 +82,6 @@ def absolute(path: str | None) -> str | None:
 def build_inferencer(
     model: str | None, weights: str | None, label_file: str | None, options: dict
 ) -> ActionDetInferencer:
-    import stmixer_mm.projects.export
     import stmixer_mm.projects.streaming  # noqa: F401
 
     return ActionDetInferencer(

@@ -10,7 +10,6 @@ from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from typing import Annotated, TextIO
 
-import stmixer_mm.projects.export
 import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_clips

@@ -1,7 +1,5 @@
 """Evaluate a checkpoint on the test set of a config."""
 
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 from stmixer_mm.apis.config import config_files, merge_overrides
@@ -10,13 +8,10 @@ from stmixer_mm.command_line import Count, NotNegative, OptionsOf, PersonThr, ru
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.dumps import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
-from stmixer_mm.registry import MODEL_FILES
+from stmixer_mm.registry import model_file_loader
 
 from matplotlib import pyplot
 from mmengine.config import Config
-
-with suppress(ModuleNotFoundError):  # exported files in place of checkpoints
-    import stmixer_mm.projects.export  # noqa: F401
 
 
 def main(
@@ -49,9 +44,8 @@ def main(
         merge_overrides(cfg, person_thr)
 
     def finish(cfg: Config) -> None:
-        exported = MODEL_FILES.get(Path(cfg.load_from).suffix.lower())
-        if exported:
-            exported(cfg, cfg.load_from)
+        if load_file := model_file_loader(cfg.load_from):
+            load_file(cfg, cfg.load_from)
         if dump is not None:
             dump_predictions(cfg, dump)
 

@@ -30,7 +30,7 @@ from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, printable
-from stmixer_mm.registry import MODEL_FILES, MODELS, Reuse
+from stmixer_mm.registry import MODELS, Reuse, model_file_loader
 from stmixer_mm.structures import Keyframe
 
 
@@ -89,7 +89,7 @@ def _load_model(
     cfg: Config, checkpoint: str | Path | None
 ) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A model with its parameters, and the names of actions that are with them."""
-    load_file = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
+    load_file = model_file_loader(checkpoint)
     if load_file is not None:
         load_file(cfg, checkpoint)
     with building(cfg, 'model'):

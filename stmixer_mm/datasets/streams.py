@@ -1,6 +1,6 @@
 """Sources of frames: video files, and what is read once from beginning to end.
 
-The latter are arrays, folders of pictures, and what a reader of ``SOURCES`` opens.
+The latter are arrays, folders of pictures, cameras and URLs.
 """
 
 import math
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from glob import glob, has_magic
+from importlib import import_module
 from itertools import tee
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError, blame, printable
 from stmixer_mm.files import check_file
 from stmixer_mm.pictures import check_frame_size
-from stmixer_mm.registry import SOURCES
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 CAMERA = '/dev/video'
@@ -227,10 +227,8 @@ def open_source(
         return FrameStream(source, name=name, fps=fps)
     text = str(source)
     if is_live(text):
-        if LIVE not in SOURCES:
-            raise UserError(f'{name} is no file; import {LIVE}, which reads streams.')
-        items = partial(SOURCES[LIVE], source=text, fps=fps)
-        return FrameStream(items, name=name, fps=fps)
+        decode = import_module(LIVE).decode
+        return FrameStream(partial(decode, source=text, fps=fps), name=name, fps=fps)
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
     return open_video(text, on_damage)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from tiny_stmixer import write_video
 
-from stmixer_mm.datasets import streams
 from stmixer_mm.datasets.clips import ClipCutter
 from stmixer_mm.datasets.streams import (
     FrameStream,
@@ -159,9 +158,3 @@ def test_pictures_come_in_the_order_of_their_numbers(folder):
     (folder / 'pictures' / '3.png').write_bytes(b'x')
     with pytest.raises(UserError, match=r'3\.png cannot be read as a picture'):
         list(open_source(folder / 'pictures'))
-
-
-def test_a_stream_names_the_module_that_reads_it(monkeypatch):
-    monkeypatch.delitem(streams.SOURCES, streams.LIVE, raising=False)
-    with pytest.raises(UserError, match=streams.LIVE):
-        open_source('rtsp://host/live')

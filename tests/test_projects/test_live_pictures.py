@@ -72,7 +72,7 @@ def test_frames_wait_for_the_keyframe_after_them(pictures):
 
 
 def test_the_oldest_are_dropped_and_unwatched_ones_are_not_kept(monkeypatch):
-    monkeypatch.setattr(module, '_KEPT', 3)
+    monkeypatch.setattr(module, '_MAX_WAITING', 3)
     pictures = LivePictures()
     add_frames(pictures, range(5))
     with pictures.watched():

@@ -1,4 +1,4 @@
-"""Frames of cameras, URLs and standard input, a reader of ``SOURCES``."""
+"""Frames of cameras, URLs and standard input."""
 
 import io
 import sys
@@ -17,9 +17,8 @@ from stmixer_mm.datasets.containers import (
     pixel_aspect,
     rgb_picture,
 )
-from stmixer_mm.datasets.streams import CAMERA, LIVE, FrameStream
+from stmixer_mm.datasets.streams import CAMERA, FrameStream
 from stmixer_mm.errors import blame
-from stmixer_mm.registry import SOURCES
 
 OPEN_S, READ_S = 10.0, 10.0  # until a source counts as gone
 
@@ -75,6 +74,3 @@ def _in_words(seconds: float) -> Iterator[None]:
         raise TimeoutError(f'nothing came for {seconds:g} s') from error
     except av.FFmpegError as error:
         raise OSError(error.strerror) from error
-
-
-SOURCES[LIVE] = decode

@@ -33,7 +33,6 @@ from stmixer_mm.datasets.streams import (
 )
 from stmixer_mm.datasets.videos import DamagedVideo
 from stmixer_mm.errors import UserError
-from stmixer_mm.projects.common import live_sources  # noqa: F401 - registers
 from stmixer_mm.records import to_plain
 from stmixer_mm.structures import Keyframe
 

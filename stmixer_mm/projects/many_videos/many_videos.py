@@ -38,7 +38,6 @@ from stmixer_mm.files import (
     check_writable_dir,
     lock_folder,
 )
-from stmixer_mm.projects.common import live_sources  # noqa: F401 - registers
 from stmixer_mm.projects.common.unfinished import choose_unfinished, source_version
 from stmixer_mm.structures import VideoDetections
 

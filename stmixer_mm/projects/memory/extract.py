@@ -27,7 +27,6 @@ from stmixer_mm.files import (
     lock_folder,
 )
 from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.projects.common import live_sources  # noqa: F401 - registers
 from stmixer_mm.projects.common.unfinished import choose_unfinished, source_version
 from stmixer_mm.projects.memory.bank import (
     BANK_HEAD,
