@@ -14,6 +14,7 @@ from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.decoding import CACHE_BYTES
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import DamagedVideo, Video, open_video
+from stmixer_mm.projects.common import live_sources  # noqa: F401 - reads file:
 
 FAULTS = Path(__file__).parents[1] / 'data' / 'faults'
 GOPS = {'g': '8', 'bf': '3', 'sc_threshold': '0'}
@@ -21,29 +22,33 @@ OPEN_GOPS = {'x264-params': 'open-gop=1:keyint=8:bframes=3:log-level=none'}
 HEVC = {'x265-params': 'keyint=8:bframes=3:log-level=none'}
 REFRESH = {'x264-params': 'intra-refresh=1:keyint=8'}
 ALTREF = {'g': '30', 'auto-alt-ref': '1', 'lag-in-frames': '16', 'arnr-maxframes': '7'}
+PIX_FMT = dict(gif='rgb8', mjpeg='yuvj420p', prores='yuv422p10')
+GREYS = np.arange(256, dtype=np.uint8)[:, None].repeat(4, axis=1)  # a palette
 
 
-def encode(path, codec, options, *, num=36, first=0, pix_fmt='yuv420p', **form):
+def encode(path, codec, options, *, num=36, first=0, rate=25, size=(96, 64), **form):
     """Write numbered pictures, and return the path."""
-    rate, size = form.pop('rate', 25), form.pop('size', (96, 64))
-    aspect = form.pop('aspect', Fraction(0, 1))  # unknown
-    with av.open(path, 'w', **form) as target:
+    pix_fmt = form.get('pix_fmt', PIX_FMT.get(codec, 'yuv420p'))
+    with av.open(path, 'w') as target:
         stream = target.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.thread_count = 1
-        stream.codec_context.sample_aspect_ratio = aspect
+        stream.codec_context.sample_aspect_ratio = form.get('aspect', Fraction(0, 1))
         for number in range(num):
             picture = picture_of((first + number) % 64, size)
-            frame = av.VideoFrame.from_ndarray(picture).reformat(format=pix_fmt)
+            if pix_fmt == 'pal8':
+                frame = av.VideoFrame.from_ndarray((picture[..., 0], GREYS), pix_fmt)
+            else:
+                frame = av.VideoFrame.from_ndarray(picture).reformat(format=pix_fmt)
             frame.pts, frame.time_base = number, Fraction(1, rate)
             target.mux(stream.encode(frame))
         target.mux(stream.encode(None))
     return path
 
 
-def copy(source, target, first=0, *, hidden=0, stamps=None, **form):
+def copy(source, target, first=0, *, hidden=0, stamps=None):
     """Copy packets from one on; time 0 after some of them makes an edit list hide these."""
-    with av.open(source) as reader, av.open(target, 'w', **form) as writer:
+    with av.open(source) as reader, av.open(target, 'w') as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0])
         packets = [packet for packet in reader.demux() if packet.size][first:]
         zero = sorted(packet.pts or 0 for packet in packets)[hidden]
@@ -120,32 +125,17 @@ def check_law(path, *, may_seek=None, num=None):
     ],
 )
 def test_containers_and_codecs(tmp_path, name, codec, options, may_seek):
-    form = {'gif': 'rgb8', 'mjpeg': 'yuvj420p', 'prores': 'yuv422p10'}
-    pix_fmt = form.get(codec, 'yuv420p')
-    path = encode(tmp_path / name, codec, options, pix_fmt=pix_fmt)
+    path = encode(tmp_path / name, codec, options)
     check_law(path, may_seek=may_seek, num=36)
 
 
-@pytest.mark.parametrize('name', ['a.avi', 'a.mov', 'a.mkv'])
-@pytest.mark.parametrize('pix_fmt', ['pal8', 'gray'])
-def test_palettes_and_grey(tmp_path, name, pix_fmt):
-    if (name, pix_fmt) == ('a.mkv', 'pal8'):
-        pytest.skip('Matroska has no palettes')
-    path = tmp_path / name
-    with av.open(path, 'w') as target:
-        stream = target.add_stream('rawvideo', rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
-        for number in range(12):
-            frame = av.VideoFrame(96, 64, pix_fmt)
-            grey = picture_of(number, (96, 64))[..., 0]
-            frame.planes[0].update(np.ascontiguousarray(grey).tobytes())
-            if pix_fmt == 'pal8':
-                palette = np.arange(256, dtype=np.uint32) * 0x010101 | 0xFF000000
-                frame.planes[1].update(palette.tobytes())
-            frame.pts = number
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
-    check_law(path, num=12)
+@pytest.mark.parametrize(
+    ('pix_fmt', 'suffix'),  # Matroska has no palettes
+    [('pal8', 'avi'), ('pal8', 'mov'), *(('gray', s) for s in ('avi', 'mov', 'mkv'))],
+)
+def test_palettes_and_grey(tmp_path, suffix, pix_fmt):
+    path = tmp_path / f'a.{suffix}'
+    check_law(encode(path, 'rawvideo', {}, num=12, pix_fmt=pix_fmt), num=12)
 
 
 @pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.ts', 'a.avi'])
@@ -153,16 +143,14 @@ def test_palettes_and_grey(tmp_path, name, pix_fmt):
 def test_pixels_are_square(tmp_path, name, aspect):
     plain = open_video(encode(tmp_path / name, 'mpeg4', {'g': '8'}, num=9))
     assert (plain.size, plain.pixel_aspect) == ((64, 96), 1)
-    path = tmp_path / f'wide_{name}'
-    encode(path, 'mpeg4', {'g': '8'}, num=9, aspect=aspect)
-    video, width = open_video(path), round(96 * aspect)
+    path = encode(tmp_path / f'wide_{name}', 'mpeg4', {'g': '8'}, num=9, aspect=aspect)
+    video, stream = open_video(path), open_source(f'file:///{path}')
+    width = round(96 * aspect)
     assert video.size == (64, width)
     assert video.pixel_aspect == pytest.approx(float(aspect))
-    pictures = video.get_batch(range(9))
-    stream = open_source(f'file:///{path}')
-    for picture, (_, streamed), expected in zip(
-        pictures, stream, plain.get_batch(range(9)), strict=True
-    ):
+    pictures, plain_pictures = (reader.get_batch(range(9)) for reader in (video, plain))
+    triples = zip(pictures, stream, plain_pictures, strict=True)
+    for picture, (_, streamed), expected in triples:
         np.testing.assert_array_equal(picture, streamed)
         scaled = cv2.resize(expected, (width, 64), interpolation=cv2.INTER_AREA)
         assert np.abs(picture.astype(float) - scaled).mean() < 6
@@ -178,8 +166,8 @@ def test_cuts(tmp_path, name, first, options):
     source = encode(tmp_path / 'whole.mp4', 'h264', options)
     check_law(copy(source, tmp_path / name, first))
     if name in ('a.mp4', 'a.mov') and first == 8:
-        path = copy(source, tmp_path / name, first, hidden=5)
-        check_law(path, may_seek=True, num=36 - 8 - 5)
+        hidden = copy(source, tmp_path / name, first, hidden=5)
+        check_law(hidden, may_seek=True, num=36 - 8 - 5)
 
 
 def test_damaged_or_hidden_beginnings_of_others(tmp_path):
@@ -199,10 +187,10 @@ def test_damaged_or_hidden_beginnings_of_others(tmp_path):
 )
 @pytest.mark.parametrize('size', [(96, 64), (64, 48)])
 def test_joined_streams(tmp_path, suffix, codec, options, size):
-    parts = [encode(tmp_path / f'a.{suffix}', codec, options, num=20)]
-    parts.append(encode(tmp_path / f'b.{suffix}', codec, options, first=20, size=size))
-    path = tmp_path / f'joined.{suffix}'
-    path.write_bytes(b''.join(part.read_bytes() for part in parts))
+    path = tmp_path / f'a.{suffix}'
+    first = encode(path, codec, options, num=20).read_bytes()
+    second = encode(path, codec, options, first=20, size=size).read_bytes()
+    path.write_bytes(first + second)
     check_law(path, may_seek=False, num=None if suffix == 'ts' else 56)
 
 
@@ -226,11 +214,8 @@ def test_sizes_that_change_where_seeking_is_possible(tmp_path):
 
 @pytest.mark.parametrize('codec', ['mpeg4', 'mjpeg', 'h264'])
 def test_equal_time_stamps(tmp_path, codec):
-    options = {'g': '8', 'bf': '0'}
-    pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
-    source = encode(tmp_path / 'a.mp4', codec, options, rate=2500, pix_fmt=pix_fmt)
-    path = copy(source, tmp_path / 'a.mkv')
-    check_law(path, may_seek=False, num=36)
+    source = encode(tmp_path / 'a.mp4', codec, {'g': '8', 'bf': '0'}, rate=2500)
+    check_law(copy(source, tmp_path / 'a.mkv'), may_seek=False, num=36)
 
 
 def test_time_stamps_of_decoding(tmp_path):
@@ -257,9 +242,7 @@ def test_files_of_users(name, num):
 )
 def test_damage_is_told(tmp_path, name, codec, options):
     """A clip around the damage is refused, one elsewhere is not."""
-    pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
-    size = (320, 240)
-    path = encode(tmp_path / name, codec, options, pix_fmt=pix_fmt, size=size)
+    path = encode(tmp_path / name, codec, options, size=(320, 240))
     with av.open(path) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux()]
     data, (start, num_bytes) = bytearray(path.read_bytes()), packets[10]
@@ -275,8 +258,7 @@ def test_damage_is_told(tmp_path, name, codec, options):
 
 
 def test_memory_is_bounded(tmp_path):
-    options, size = {'g': '40'}, (640, 480)
-    path = encode(tmp_path / 'a.ts', 'mpeg4', options, num=90, size=size)
+    path = encode(tmp_path / 'a.ts', 'mpeg4', {'g': '40'}, num=90, size=(640, 480))
     reader = open_video(path)
     for first in 60, 0, 30:
         reader.get_batch(range(first, first + 30, 3))
