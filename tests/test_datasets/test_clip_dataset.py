@@ -31,21 +31,14 @@ def sampling(clip_len=4, interval=1, **kwargs):
 @pytest.fixture
 def build(tmp_path):
     """Clips of tubes; ``tubes`` are those of the one training video."""
-    tiny_tubes.write_frames(tmp_path / 'rgb-images')
+    folder = tiny_tubes.write_frames(tmp_path / 'rgb-images')
+    defaults = dict(data_prefix=dict(img=folder), use_frames=True, split=2)
+    defaults |= dict(pipeline=sampling(), frame_stride=4, all_frames=True)
 
     def build(tubes=None, **kwargs):
-        changes = {} if tubes is None else gttubes(**{RUN_2: tubes})
+        changes = gttubes(**{RUN_2: tubes}) if tubes else {}
         ann_file = tiny_tubes.write_truth(tmp_path / 'GT.pkl', **changes)
-        defaults = dict(
-            pipeline=sampling(),
-            data_prefix=dict(img=str(tmp_path / 'rgb-images')),
-            filename_tmpl='{:05}.jpg',
-            use_frames=True,
-            frame_stride=4,
-            all_frames=True,
-            split=2,
-        )
-        return TubeClipDataset(ann_file, **{**defaults, **kwargs})
+        return TubeClipDataset(ann_file, **defaults | kwargs)
 
     return build
 
@@ -66,28 +59,25 @@ def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride
     other = tube(9, 14, (36, 4, 52, 40), (0, 0.5))
     late = tube(18, 24, (30, 4, 40, 40))  # beyond the end of the video
     pipeline = sampling(clip_len, interval, allow_short=True)
-    tubes = {0: [gap, late], 1: [other]}
-    dataset = build(tubes, pipeline=pipeline, frame_stride=stride)
+    dataset = build(
+        {0: [gap, late], 1: [other]}, pipeline=pipeline, frame_stride=stride
+    )
     assert len(dataset) == -(-NUM_FRAMES // stride)
+    offsets = (np.arange(clip_len) - clip_len // 2) * interval
     for sample in dataset:
-        middle = sample['timestamp']
-        frames = [middle + (i - clip_len // 2) * interval for i in range(clip_len)]
-        frames = [min(max(frame, 1), NUM_FRAMES) for frame in frames]
+        frames = (sample['timestamp'] + offsets).clip(1, NUM_FRAMES).tolist()
         assert sample['clip_frames'].tolist() == frames
         expected = []
         for number, (label, track) in enumerate([(1, gap), (1, late), (2, other)]):
             rows = {int(row[0]): row[1:] for row in track}
-            boxes = [rows.get(frame) for frame in frames]
-            if any(box is not None for box in boxes):
-                expected.append((number, label, boxes))
-        assert sample['entity_ids'].tolist() == [number for number, *_ in expected]
-        assert sample['gt_labels'].argmax(axis=1).tolist() == [e[1] for e in expected]
-        assert sample['gt_bboxes'].shape == (len(expected), clip_len, 4)
-        for person, (_, _, boxes) in enumerate(expected):
-            for entry, box in enumerate(boxes):
-                assert sample['gt_states'][person, entry] == (box is not None)
-                bbox = sample['gt_bboxes'][person, entry] * SCALE
-                np.testing.assert_allclose(bbox, 0 if box is None else box, rtol=1e-5)
+            states = [frame in rows for frame in frames]
+            boxes = [rows.get(frame, np.zeros(4)) for frame in frames]
+            expected += [(number, label, states, boxes)] * any(states)
+        numbers, labels, states, boxes = zip(*expected, strict=True)
+        assert sample['entity_ids'].tolist() == [*numbers]
+        assert sample['gt_labels'].argmax(axis=1).tolist() == [*labels]
+        np.testing.assert_array_equal(sample['gt_states'], states)
+        np.testing.assert_allclose(sample['gt_bboxes'] * SCALE, boxes, rtol=1e-5)
 
 
 def test_tubes_alike_in_all_frames_of_a_clip_are_one_person(build):
@@ -106,12 +96,11 @@ def test_packed_samples(build):
         dict(type='FormatShape', input_format='NCTHW', collapse=True),
         dict(type='PackTubelets'),
     ]
-    samples = [packed['data_samples'] for packed in build(pipeline=pipeline)]
-    assert [sample.timestamp for sample in samples] == [3, 7, 11, 15, 19]
-    truth = samples[0].gt_instances
+    sample = build(pipeline=pipeline)[0]['data_samples']
+    truth = sample.gt_instances
     assert truth.bboxes[0, 2].tolist() == [4, 2, 12, 20]  # half the size
     assert (truth.states.shape, truth.labels.shape) == ((2, 4), (2, 3))
-    assert samples[0].clip_frames.tolist() == [1, 1, 3, 5]
+    assert (sample.clip_frames.tolist(), sample.keyframe_entry) == ([1, 1, 3, 5], 2)
 
 
 # ------------------------------------------------------------------ tracks of a csv
@@ -130,40 +119,31 @@ OPENING = dict(type='stmixer_mm.OpenVideo')
 @pytest.fixture
 def tracks(write_text, write_video):
     """Clips of ROWS, in which 1.2 s is known to show nobody."""
-    write_text('empty.csv', 'a,1.2')
-    folder = write_video('a.mp4').parent
+    files = dict(empty_keyframes_file=write_text('empty.csv', 'a,1.2'))
+    files['data_prefix'] = dict(img=str(write_video('a.mp4').parent))
 
-    def build(*rows, **kwargs):
-        write_text('ann.csv', *(rows or ROWS))
-        defaults = dict(
-            ann_file='ann.csv',
-            pipeline=[OPENING, *sampling(5, 2)],
-            data_root=str(folder),
-            empty_keyframes_file='empty.csv',
-            num_classes=4,
-        )
-        return TrackClipDataset(**{**defaults, **kwargs})
+    def build(*rows, pipeline=None):
+        ann_file = write_text('ann.csv', *(rows or ROWS))
+        pipeline = pipeline or [OPENING, *sampling(5, 2)]
+        return TrackClipDataset(ann_file, pipeline, num_classes=4, **files)
 
     return build
 
 
 def test_a_track_by_hand(tracks):
-    samples = list(tracks())
+    _, second, third, last = samples = list(tracks())
     assert [sample['timestamp'] for sample in samples] == [0.4, 0.8, 1.2, 1.6]
-    second = samples[1]
     assert second['clip_frames'].tolist() == [5, 7, 9, 11, 13]
     assert second['entity_ids'].tolist() == [2, 7]
     assert second['gt_states'].tolist() == [[0, -1, 1, -1, 0], [1, -1, 1, -1, 0]]
-    np.testing.assert_allclose(second['gt_bboxes'][1, 0], [0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_allclose(second['gt_bboxes'][1, 2], [0.2, 0.2, 0.4, 0.4])
+    bboxes = [[0.1, 0.2, 0.3, 0.4], [0.2, 0.2, 0.4, 0.4]]
+    np.testing.assert_allclose(second['gt_bboxes'][1, [0, 2]], bboxes)
     assert not second['gt_bboxes'][:, [1, 3, 4]].any()
-    assert second['gt_labels'].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
     # Between two boxes alike near, it is the earlier one.
-    third = samples[2]
     assert third['gt_states'].tolist() == [[1, -1, 0, -1, 0], [1, -1, 0, -1, 1]]
-    assert third['gt_labels'].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
-    assert samples[3]['gt_labels'].tolist() == [[0, 0, 0, 1]]
-    assert samples[3]['gt_states'].tolist() == [[0, -1, 1, -1, -1]]
+    assert last['gt_states'].tolist() == [[0, -1, 1, -1, -1]]
+    labels = [sample['gt_labels'].tolist() for sample in (second, third, last)]
+    assert labels == [[[0, 0, 0, 1], [0, 1, 1, 0]]] * 2 + [[[0, 0, 0, 1]]]
 
 
 def test_labels_in_each_frame(tracks):
@@ -207,15 +187,14 @@ def clip():
     ids=lambda transform: type(transform).__name__,
 )
 def test_all_frames_are_moved_as_each_would_be(transform):
-    original = clip()
     np.random.seed(3)
     transformed = transform(clip())
     for entry in range(3):
         np.random.seed(3)
-        single = {**clip(), 'gt_bboxes': original['gt_bboxes'][:, entry]}
+        single = dict(clip(), gt_bboxes=clip()['gt_bboxes'][:, entry])
         expected = transform(single)['gt_bboxes']
         np.testing.assert_array_equal(transformed['gt_bboxes'][:, entry], expected)
-    np.testing.assert_array_equal(transformed['gt_states'], original['gt_states'])
+    np.testing.assert_array_equal(transformed['gt_states'], clip()['gt_states'])
 
 
 def test_who_is_cut_away_is_absent_and_goes_with_the_last_box():
