@@ -17,22 +17,19 @@ from stmixer_mm.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ('timestamp_start', 'timestamp'), [(0, 0), (0, 4), (900, 1.3), (900, 3.9)]
+    ('start', 'timestamp'), [(0, 0), (0, 4), (900, 1.3), (900, 3.9)]
 )
 def test_videos_and_extracted_frames_give_the_same_clip(
-    write_video, write_frames, frame_number, timestamp, timestamp_start
+    write_video, write_frames, frame_number, start, timestamp
 ):
-    info = dict(
-        timestamp=timestamp_start + timestamp,
-        timestamp_start=timestamp_start,
-        gt_bboxes=np.array([[0, 0.25, 0.5, 1]], dtype=np.float32),
-        modality='RGB',
-    )
+    bboxes = np.array([[0, 0.25, 0.5, 1]], dtype=np.float32)
+    info = dict(timestamp=start + timestamp, gt_bboxes=bboxes, modality='RGB')
+    info['timestamp_start'] = start
     sampler = dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3)
     from_video = Compose([dict(type='OpenVideo'), sampler, dict(type='DecodeFrames')])
     from_frames = Compose([sampler, dict(type='DecodeFrameFiles')])
-    of_files = dict(filename_tmpl='img_{:05}.jpg', start_index=1, fps=10)
-    files = write_frames(start_index=1)
+    of_files = dict(filename_tmpl='img_{:05}.jpg', start_index=3, fps=10)
+    files = write_frames(start_index=3)
     frames = from_frames({**copy.deepcopy(info), **of_files, 'frame_dir': str(files)})
     videos = from_video({**info, 'filename': str(write_video()), 'start_index': 0})
     expected = np.clip(10 * timestamp + np.array([-6, -3, 0, 3]), 0, 39)
@@ -45,10 +42,8 @@ def test_videos_and_extracted_frames_give_the_same_clip(
 
 
 def test_equal_to_the_host_where_its_convention_holds():
-    # 30 fps, timestamps from 900 s, frames counted from 0.
-    info = dict(
-        fps=30, timestamp=905, timestamp_start=900, start_index=0, total_frames=300
-    )
+    clock = dict(fps=30, timestamp=905, timestamp_start=900, total_frames=300)
+    info = dict(clock, start_index=0)
     ours = SampleKeyframeClip(32, 2)(dict(info))
     host = SampleAVAFrames(32, 2, test_mode=True)(dict(info))
     assert ours.keys() == host.keys()
@@ -60,7 +55,7 @@ def test_a_video_shorter_than_a_clip(write_video):
     with pytest.raises(UserError, match=r'clip.mp4 has 12 frames'):
         SampleKeyframeClip(4, 4)(dict(info))
     assert SampleKeyframeClip(4, 3)(dict(info))['frame_inds'].tolist() == [0, 2, 5, 8]
-    allowed = SampleKeyframeClip(4, 4, allow_short=True)(dict(info))
+    allowed = SampleKeyframeClip(4, 4, allow_short=True)(info)
     assert allowed['frame_inds'].tolist() == [0, 1, 5, 9]
 
 
@@ -75,8 +70,7 @@ def test_kept_frames_are_the_same_decoded_once_and_share_no_memory(write_video):
     first += 100  # what a transform does to a frame stays with it
     assert (first != second).all()
     path.unlink()
-    for frame, expected in zip(keeping(info)['imgs'], fresh['imgs'], strict=True):
-        assert (frame == expected).all()
+    np.testing.assert_array_equal(keeping(info)['imgs'], fresh['imgs'])
 
 
 @pytest.mark.parametrize(
@@ -84,10 +78,10 @@ def test_kept_frames_are_the_same_decoded_once_and_share_no_memory(write_video):
     [((240, 426), (128, 227)), ((426, 240), (227, 128)), ((60, 600), (30, 300))],
 )
 def test_short_side_and_bound_of_the_long_one(shape, expected):
-    resize = RandomShortSideResize((128, 128), max_long=300)
     bboxes = np.array([[0, 0, *shape[::-1]]], np.float32)
-    imgs = [np.zeros((*shape, 3), np.uint8)] * 2
-    results = resize(dict(imgs=imgs, img_shape=shape, gt_bboxes=bboxes))
+    clip = dict(imgs=[np.zeros((*shape, 3), np.uint8)] * 2, img_shape=shape)
+    resize = RandomShortSideResize((128, 128), max_long=300)
+    results = resize(dict(clip, gt_bboxes=bboxes))
     assert results['img_shape'] == expected
     assert {img.shape for img in results['imgs']} == {(*expected, 3)}
     np.testing.assert_allclose(results['gt_bboxes'], [[0, 0, *expected[::-1]]], 1e-5)
@@ -118,7 +112,6 @@ def test_clips_that_end_before_the_keyframe(timestamp, options, frame_inds, by_i
         place = dict(timestamp=0, frame_index=round(10 * timestamp))
     results = SampleKeyframeClip(4, 3, **options)({**info, **place})
     assert results['frame_inds'].tolist() == frame_inds
-    assert results['clip_len'] == len(frame_inds)
 
 
 @pytest.mark.parametrize(
@@ -133,18 +126,13 @@ def test_a_clip_is_cropped_to_a_part_without_persons(box, shape):
     picture = np.full((60, 120, 3), 200, np.uint8)
     x1, y1, x2, y2 = box
     picture[y1:y2, x1:x2] = 255
-    sample = dict(
-        imgs=[picture] * 2,
-        img_shape=(60, 120),
-        gt_bboxes=np.array([box], np.float32),
-        gt_labels=np.ones((1, 3), np.float32),
-        entity_ids=np.zeros(1, int),
-    )
+    persons = dict(gt_bboxes=np.array([box], np.float32))
+    persons |= dict(gt_labels=np.ones((1, 3), np.float32), entity_ids=np.zeros(1, int))
+    sample = dict(persons, imgs=[picture] * 2, img_shape=(60, 120))
     assert CropEmptyPart(prob=0)({**sample})['imgs'][0] is picture
     results = CropEmptyPart(prob=1)({**sample})
     assert results['img_shape'] == shape
     expected = 0 if shape == (60, 120) else 200
     for image in results['imgs']:
         assert image.shape[:2] == shape and (image == expected).all()
-    for name in ('gt_bboxes', 'gt_labels', 'entity_ids'):
-        assert len(results[name]) == 0
+    assert not any(len(results[name]) for name in persons)
