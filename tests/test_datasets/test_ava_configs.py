@@ -19,25 +19,19 @@ def test_ava(ava, frame_number, version):
         files = (dataset.ann_file, dataset.exclude_file, dataset.label_file)
         assert all(f'_v{version}' in file for file in files)
     train, val = build(config, 'train'), build(config, 'val')
-    assert [train.get_data_info(i)['img_key'] for i in range(len(train))] == [
-        'train_film0,0902',
-        'train_film0,0903',
-    ]
+    train_keys = [train.get_data_info(index)['img_key'] for index in range(len(train))]
+    assert train_keys == ['train_film0,0902', 'train_film0,0903']
     # Second 902 is frame 60 of those from second 900 on, 903 is frame 90 = 64 + 26.
-    assert [shown(sample, frame_number) for sample in val] == [
-        (f'{FILM},0902', 60),
-        (f'{FILM},0903', 26),
-    ]
+    val_keys = [shown(sample, frame_number) for sample in val]
+    assert val_keys == [(f'{FILM},0902', 60), (f'{FILM},0903', 26)]
     assert val[0]['inputs'].shape[1] == 32
     labels = val[0]['data_samples'].gt_instances.labels
     # An action beside the 60 is trained.
     assert [row.nonzero().ravel().tolist() for row in labels] == [[2, 80], [12]]
     values = evaluate([config.val_evaluator], perfect(val))
     assert values['mAP/overall'] == values['mAP/person_AP'] == 1
-    assert set(values) == {
-        'mAP/overall', 'mAP/person_AP', 'mAP/person_recall',
-        'mAP/stand', 'mAP/watch (a person)',
-    }  # fmt: skip
+    names = 'overall', 'person_AP', 'person_recall', 'stand', 'watch (a person)'
+    assert set(values) == {f'mAP/{name}' for name in names}
 
 
 def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_path):
@@ -47,35 +41,27 @@ def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_pa
         # At 10 and at 1 frames per second.
         write_video(f'data/ava/videos_15min/{film}.mkv', num_frames=NUM_FRAMES)
         write_video(f'data/ava/videos/{film}.mp4', num_frames=910, fps=1)
-    path = tmp_path / 'videos.py'
-    path.write_text(cut_text)
-    config = Config.fromfile(path)
-    for split in ('val', 'test'):
-        first, _ = build(config, split)
-        assert shown(first, frame_number) == (f'{FILM},0902', 20)
-    assert build(config, 'train')[0]['inputs'].shape[1] == 32
-    child = tmp_path / 'whole.py'
-    child.write_text(whole_text.replace("'my_videos.py'", repr(str(path))))
-    first, _ = build(Config.fromfile(child), 'val')
-    assert shown(first, frame_number) == (f'{FILM},0902', 902 % 64)
+    cut, whole = tmp_path / 'cut.py', tmp_path / 'whole.py'
+    cut.write_text(cut_text)
+    whole.write_text(whole_text.replace("'my_videos.py'", repr(str(cut))))
+    for path, split, number in ((cut, 'test', 20), (whole, 'val', 902 % 64)):
+        first, _ = build(Config.fromfile(path), split)
+        assert shown(first, frame_number) == (f'{FILM},0902', number)
+    assert build(Config.fromfile(cut), 'train')[0]['inputs'].shape[1] == 32
 
 
 def test_several_files_count_as_one(write_text):
     """The joint metric is the metric over the lines of all files together."""
     truth, samples = noisy(0)
-    contents = dict(
-        ann_file=ava_lines(truth),
-        exclude_file=['v,3', 'w,5', 'x,8'],
-        empty_keyframes_file=['v,1', 'w,40'],
-    )
-    full_files, part_files = {}, {}
+    contents = dict(ann_file=ava_lines(truth), exclude_file=['v,3', 'w,5', 'x,8'])
+    contents['empty_keyframes_file'] = ['v,1', 'w,40']
+    whole, parts = {}, {}
     for key, lines in contents.items():
-        full_files[key] = write_text(key, *lines)
-        halves = enumerate((lines[::2], lines[1::2]))
-        part_files[key] = [write_text(f'{key}{n}', *half) for n, half in halves]
+        whole[key] = write_text(key, *lines)
+        parts[key] = [write_text(f'{key}{n}', *lines[n::2]) for n in range(2)]
     joint, expected = (
         score(FrameMAPMetric(num_classes=4, **files), samples)
-        for files in (part_files, full_files)
+        for files in (parts, whole)
     )
     assert joint == expected
     assert 0 < joint['mAP/overall'] < 1

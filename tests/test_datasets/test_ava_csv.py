@@ -22,7 +22,7 @@ def test_good_lines_are_read_whole_and_faults_have_their_line(write_text):
     assert rows == [(line, 'vid', 902, (0.1, 0.2, 0.3, 0.4), 12, 7) for line in (2, 4)]
     assert (clipped.line, clipped.bbox_norm) == (5, (0, 0, 1, 1))
     assert [fault.line for fault in faults] == [3, 6]
-    with pytest.raises(UserError, match=r'a.csv, line 3: '):
+    with pytest.raises(UserError, match=r'a\.csv, line 3: '):
         raise_first(faults)
 
 
@@ -46,16 +46,15 @@ def test_forms_of_label_maps(tmp_path, text):
 def test_label_maps_are_read_as_they_were_written(tmp_path):
     names = ['walk', 'sta\\nd', 'stand\\', 'say "hi"', "it's", 'a # b', 'gehört, { }']
     path = tmp_path / 'l.pbtxt'
-    ids = {name: number for number, name in enumerate(names, start=2)}
-    path.write_text(format_label_map(ids), encoding='utf-8')
-    assert read_label_names(str(path)) == {ids[name]: name for name in names}
+    by_id = dict(enumerate(names, start=2))
+    path.write_text(format_label_map(dict(zip(names, by_id, strict=True))), 'utf-8')
+    assert read_label_names(str(path)) == by_id
 
 
-def test_classes_are_those_of_the_label_map_or_given(write_text):
+def test_classes_are_those_of_the_label_map_or_as_many_as_said(write_text):
     file = write_text('l.pbtxt', 'item { name: "run" id: 2 }')
-    assert read_classes(file, None) == (3, {2: 'run'})
-    assert read_classes(file, 5) == (5, {2: 'run'})
-    assert read_classes(None, 5) == (5, {})
+    for number, count in ((None, 3), (5, 5)):
+        assert read_classes(file, number) == (count, {2: 'run'})
     for faulty in ((file, 2), (None, None)):
         with pytest.raises(UserError):
             read_classes(*faulty)

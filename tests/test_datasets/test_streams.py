@@ -44,20 +44,18 @@ PARTS = dict(
 @pytest.mark.parametrize('times', TIMES.values(), ids=TIMES)
 def test_streams_are_cut_as_files_are(times, part, encode_video, frame_number):
     video = open_video(encode_video('a.mkv', times, g='9'))
-    clips = cut(video, **part)
-    pictures = video.get_batch(range(27))
+    clips, pictures = cut(video, **part), video.get_batch(range(27))
     streamed = cut(zip(video.times.tolist(), pictures, strict=True), **part)
     assert len(clips) == len(streamed) > 0
     for ours, other in zip(clips, streamed, strict=True):
-        assert (ours.time_s, ours.frames) == (other.time_s, other.frames)
-        assert ours.size == other.size
+        for name in ('time_s', 'frames', 'size'):
+            assert getattr(ours, name) == getattr(other, name)
         np.testing.assert_array_equal(ours.times, other.times)
         if 'spans' not in part or times is EVEN:  # a file knows its later frames
             assert ours.frame_index == other.frame_index
         for clip in (ours, other):
-            reader = clip.sample['video_reader']
-            clip_pictures = reader.get_batch(range(len(clip.frames)))
-            assert [*map(frame_number, clip_pictures)] == [*clip.frames]
+            pictures = clip.sample['video_reader'].get_batch(range(len(clip.frames)))
+            assert [*map(frame_number, pictures)] == [*clip.frames]
 
 
 def test_files_and_streams_begin_and_end_inside_of_long_frames_alike(encode_video):
@@ -65,15 +63,13 @@ def test_files_and_streams_begin_and_end_inside_of_long_frames_alike(encode_vide
     frames = numbered(video.times.tolist())
     for start, end in np.random.RandomState(0).uniform(0, video.times[-1], (60, 2)):
         part = dict(inside=True, start=start, end=max(start, end) + 0.1)
-        cutters = [
-            ClipCutter(source, (3, 2, 0.0), **part)
-            for source in (video, FrameStream(frames))
-        ]
+        sources = video, FrameStream(frames)
+        cutters = [ClipCutter(source, (3, 2, 0.0), **part) for source in sources]
         ours, other = ([clip.frames for clip in cutter] for cutter in cutters)
         assert ours == other
-        shown = video.part(start, part['end'])
         for cutter in cutters:
-            assert [n for n in range(27) if cutter.shows(n)] == [*shown]
+            shown = [n for n in range(27) if cutter.shows(n)]
+            assert shown == [*video.part(start, part['end'])]
 
 
 @pytest.mark.parametrize('interval', [1e-9, 0.035, 0.05, 0.2, 5])
@@ -152,9 +148,8 @@ def test_sources_are_listed(folder, capsys):
 
 def test_pictures_come_in_the_order_of_their_numbers(folder):
     stream = open_source(folder / 'pictures', fps=2)
-    assert [(time_s, picture[0, 0, 0]) for time_s, picture in stream] == [
-        (0, 1), (0.5, 2), (1, 10)
-    ]  # fmt: skip
+    numbers = [(time_s, picture[0, 0, 0]) for time_s, picture in stream]
+    assert numbers == [(0, 1), (0.5, 2), (1, 10)]
     (folder / 'pictures' / '3.png').write_bytes(b'x')
     with pytest.raises(UserError, match=r'3\.png cannot be read as a picture'):
         list(open_source(folder / 'pictures'))
