@@ -17,9 +17,8 @@ def test_the_hosts_metric_runs_on_any_numpy():
 def test_which_classes_count():
     aps = np.array([[0.5, 0.3], [0, 0], [np.nan, np.nan]])
     counts = np.array([4, 2, 0]), np.array([9, 0, 3])
-    for over, means in dict(
-        gt=[0.25, 0.15], detected=[0.5, 0.3], all=[0.5 / 3, 0.1]
-    ).items():
+    expected = dict(gt=[0.25, 0.15], detected=[0.5, 0.3], all=[0.5 / 3, 0.1])
+    for over, means in expected.items():
         np.testing.assert_allclose(class_mean(aps, *counts, over=over), means)
     nothing = np.zeros(3, int)
     assert class_mean(aps, counts[0], nothing, over='detected').tolist() == [0, 0]

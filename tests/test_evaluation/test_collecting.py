@@ -38,15 +38,14 @@ def run_rank(rank, meeting, folder, log_file, queue):
 
 
 def test_two_ranks_equal_one_and_leave_nothing(tmp_path):
-    folder, work = tmp_path / 'here', tmp_path / 'work'
-    folder.mkdir()
-    work.mkdir()
-    context = mp.get_context('fork')  # a rank need not import everything again
-    queue = context.SimpleQueue()
-    arguments = (tmp_path / 'meeting', folder, str(work / 'a.log'), queue)
+    folder, log_file = tmp_path / 'current', tmp_path / 'work' / 'a.log'
+    for path in folder, log_file.parent:
+        path.mkdir()
+    queue = mp.get_context('fork').SimpleQueue()
+    arguments = (tmp_path / 'meeting', folder, str(log_file), queue)
+    # A forked rank need not import everything again.
     mp.start_processes(run_rank, arguments, nprocs=2, start_method='fork')
     expected = evaluate(SAMPLES)
     assert [queue.get(), queue.get()] == [expected, expected]
     assert 0 < expected[0]['frame_mAP/overall@0.5'] < 1
-    assert [path.name for path in work.iterdir()] == ['a.log']
-    assert not list(folder.iterdir())
+    assert [*folder.iterdir(), *log_file.parent.iterdir()] == [log_file]

@@ -1,5 +1,5 @@
 from collections import defaultdict
-from types import SimpleNamespace
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -25,17 +25,15 @@ def predict(video_id, timestamp, bboxes, scores):
 LEFT, RIGHT, THIN = [0, 0, 0.4, 1], [0.6, 0, 1, 1], [0, 0, 0.4, 0.6]
 
 
+ROWS = (
+    *('v,1,0,0,0.4,1,1,0', 'v,1,0,0,0.4,1,2,0', 'v,1,0.6,0,1,1,1,1'),
+    *('v,2.5,0,0,0.4,1,1,0', 'w,1,0,0,0.4,1,2,0'),
+)
+
+
 def test_figures_by_hand(write_text, label_map):
-    ann_file = write_text(
-        'ann.csv',
-        'v,1,0,0,0.4,1,1,0',
-        'v,1,0,0,0.4,1,2,0',
-        'v,1,0.6,0,1,1,1,1',
-        'v,2.5,0,0,0.4,1,1,0',
-        'w,1,0,0,0.4,1,2,0',
-    )
-    labels = label_map(sit=1, run=2, jump=3)
-    metric = FrameMAPMetric(ann_file, labels, iou_thrs=(0.5, 0.75))
+    files = write_text('ann.csv', *ROWS), label_map(sit=1, run=2, jump=3)
+    metric = FrameMAPMetric(*files, iou_thrs=(0.5, 0.75))
     samples = [
         predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.8, 0.7], [0, 0.8, 0.9, 0]]),
         predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
@@ -63,19 +61,12 @@ def test_figures_by_hand(write_text, label_map):
 
 @pytest.mark.parametrize('protocol, recall', [('ava', 2 / 3), ('mmaction2', 1 / 2)])
 def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall):
-    ann_file = write_text(
-        'ann.csv',
-        'v,1,0,0,0.4,1,1,0',
-        'v,1,0.6,0,1,1,2,1',
-        'v,2,0,0,0.4,1,2,0',  # alone in its keyframe, which mmaction2 leaves out
-    )
-    samples = [
-        predict('v', 1, [LEFT], [[0, 0.9, 0]]),
-        predict('v', 2, [LEFT], [[0, 0, 0.7]]),
-    ]
-    metric = FrameMAPMetric(
-        ann_file, label_map(sit=1), num_classes=3, protocol=protocol
-    )
+    alone = 'v,2,0,0,0.4,1,2,0'  # in its keyframe, which mmaction2 leaves out
+    rows = 'v,1,0,0,0.4,1,1,0', 'v,1,0.6,0,1,1,2,1', alone
+    files = write_text('ann.csv', *rows), label_map(sit=1)
+    metric = FrameMAPMetric(*files, num_classes=3, protocol=protocol)
+    scores = [[0, 0.9, 0]], [[0, 0, 0.7]]
+    samples = [predict('v', time, [LEFT], scores[time - 1]) for time in (1, 2)]
     values = score(metric, samples)
     assert values['mAP/person_recall'] == values['mAP/person_AP'] == recall
 
@@ -110,8 +101,7 @@ def test_the_host_counts_excluded_truth_as_missed(write_text, label_map, monkeyp
     names, rules = label_map(sit=2), dict(num_classes=3, protocol='mmaction2')
     metric = FrameMAPMetric(ann_file, names, exclude_file=excluded, **rules)
     assert score(metric, samples)['mAP/overall'] == 1
-    in_turn = SimpleNamespace(map=lambda call, items: [*map(call, items)])
-    monkeypatch.setattr(ava_utils.multiprocessing, 'Pool', lambda number: in_turn)
+    monkeypatch.setattr(ava_utils.multiprocessing, 'Pool', ThreadPool)
     det_file = write_text('found.csv', *csv_lines(samples))
     host = ava_utils.ava_eval(det_file, 'mAP', names, ann_file, excluded)
     assert host['overall'] == pytest.approx(3 / 4)
@@ -130,11 +120,11 @@ def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
 def without_empty_boxes(*fields):
     """Boxes y1, x1, y2, x2, labels and scores of a keyframe, as AVA's evaluator."""
     rows = [
-        number
-        for number, (y1, x1, y2, x2) in enumerate(fields[0])
-        if y1 < y2 and x1 < x2
+        row
+        for row in zip(*fields, strict=True)
+        if row[0][0] < row[0][2] and row[0][1] < row[0][3]
     ]
-    return [[field[number] for number in rows] for field in fields]
+    return [*zip(*rows, strict=True)] if rows else [[]] * len(fields)
 
 
 def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limit):
@@ -179,38 +169,25 @@ def test_equal_to_published_evaluators(
 ):
     truth, samples = noisy(0, num_labels=6)
     evaluated = range(1, 6)
-    ann_file = write_text(
-        'ann.csv',
-        *(
-            line
-            for line in ava_lines(truth)
-            if not line.startswith('v,10,')  # not annotated
-            # Without an action that is evaluated.
-            and (line.endswith(',6,0') or not line.startswith('v,14,'))
-        ),
-    )
+    lines = [
+        line
+        for line in ava_lines(truth)
+        if not line.startswith('v,10,')  # not annotated
+        # Without an action that is evaluated.
+        and (line.endswith(',6,0') or not line.startswith('v,14,'))
+    ]
+    ann_file = write_text('ann.csv', *lines)
     for sample in samples:
-        instances = sample['pred_instances']
-        for name in instances:
-            instances[name] = instances[name].astype(np.float32)
-        instances['bboxes'][:1, 2] = instances['bboxes'][:1, 0]  # without area
-    metric = FrameMAPMetric(
-        ann_file,
-        label_map(**{f'action {number}': number for number in evaluated}),
-        num_classes=7,
-        score_thr=0.3,
-        iou_thrs=(threshold,),
-        protocol=protocol,
-        max_actions=limit,
-    )
-    ours = score(metric, samples)
+        bboxes, scores = map(np.float32, sample['pred_instances'].values())
+        bboxes[:1, 2] = bboxes[:1, 0]  # without area
+        sample['pred_instances'] = dict(bboxes=bboxes, scores=scores)
+    names = label_map(**{f'action {number}': number for number in evaluated})
+    rules = dict(score_thr=0.3, iou_thrs=(threshold,), protocol=protocol)
+    rules |= dict(num_classes=7, max_actions=limit)
+    ours = score(FrameMAPMetric(ann_file, names, **rules), samples)
+    det_file = write_text('detections.csv', *csv_lines(samples, above=0.3))
     published = published_class_aps(
-        ann_file,
-        write_text('detections.csv', *csv_lines(samples, above=0.3)),
-        set(evaluated),
-        threshold,
-        protocol,
-        limit,
+        ann_file, det_file, set(evaluated), threshold, protocol, limit
     )
     assert len(published) == len(evaluated)
     assert 0.05 < max(published.values()) < 0.95

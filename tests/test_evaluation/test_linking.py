@@ -25,11 +25,9 @@ def rows_of(tubes):
 
 
 def test_a_gap_is_filled_and_does_not_count():
-    second_bbox = [4, 0, 13, 9]  # overlaps the first by 60 / 140
-    bboxes = np.array([[[0.0, 0, 9, 9]], [second_bbox]])
-    boxes = Tubelets(
-        np.zeros(2, int), np.array([[1], [5]]), bboxes, np.array([0.8, 0.4])
-    )
+    frames, scores = np.array([[1], [5]]), np.array([0.8, 0.4])
+    bboxes = np.array([[[0.0, 0, 9, 9]], [[4, 0, 13, 9]]])  # IoU 60 / 140
+    boxes = Tubelets(np.zeros(2, int), frames, bboxes, scores)
     linking = dict(min_length=1, tube_nms_iou=None)
     tubes = link_tubelets(boxes, Linking(**linking))
     assert tubes.scores.tolist() == [pytest.approx(0.6)]
@@ -43,21 +41,15 @@ def test_where_clips_overlap_boxes_count_by_a_window():
     """Two clips, half apart, of a person at 0 and at 8: it moves from one to other."""
     frames = np.array([[1, 2, 3, 4], [3, 4, 5, 6]])
     bboxes = np.array([0.0, 8])[:, None, None] + np.tile([0.0, 0, 49, 49], (2, 4, 1))
-    order = [1, 0]
-    positions = {}
-    for overlap in ('equal', 'hann'):
-        linking = Linking(min_length=1, link_iou=0.1, end_after=1, overlap=overlap)
-        tubelets = Tubelets(np.zeros(2, int), frames, bboxes, np.ones(2))
-        for arrangement in (tubelets, take(tubelets, order)):
-            (rows,) = rows_of(link_tubelets(arrangement, linking))
-            positions.setdefault(overlap, []).append(rows[:, 1].tolist())
-    for overlap, runs in positions.items():
-        assert runs[0] == runs[1] == [0, 0, *runs[0][2:4], 8, 8], overlap
-    assert positions['equal'][0][2:4] == [4, 4]
+    tubelets = Tubelets(np.zeros(2, int), frames, bboxes, np.ones(2))
     # sin^2 of 5/8, 7/8 and 1/8, 3/8 of pi: shares of a half-way pair sum to 1.
     later = np.sin(np.pi * np.array([1, 3]) / 8) ** 2
-    np.testing.assert_allclose(positions['hann'][0][2:4], 8 * later)
-    assert overlap_weights(1, 'hann') == overlap_weights(1, 'equal') == 1
+    for overlap, middle in dict(equal=[4, 4], hann=8 * later).items():
+        linking = Linking(min_length=1, link_iou=0.1, end_after=1, overlap=overlap)
+        for order in ([0, 1], [1, 0]):
+            (rows,) = rows_of(link_tubelets(take(tubelets, order), linking))
+            np.testing.assert_allclose(rows[:, 1], [0, 0, *middle, 8, 8])
+        assert overlap_weights(1, overlap) == 1
 
 
 def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
@@ -113,14 +105,11 @@ def test_the_hosts_linking_with_its_scores_mended(monkeypatch):
     boxes = gather([moving_tubelets(seed, clip_len=1, step=1) for seed in range(3)])
     boxes = take(boxes, ~np.isnan(boxes.bboxes[:, 0, 0]))
     sequences, frames, bboxes, scores = boxes
-    anno = dict(
-        test_videos=[['v', 'w', 'x']], nframes=dict.fromkeys('vwx', 24), labels=['run']
-    )
+    truth = dict(test_videos=['vwx'], nframes=dict.fromkeys('vwx', 24), labels=['run'])
     columns = sequences, frames, np.zeros_like(frames), scores, bboxes[:, 0]
     monkeypatch.setattr(multisports_utils, 'Dataset', MendedDataset)
     monkeypatch.setattr(multisports_utils, 'track', lambda items, **kwargs: items)
-    table = np.column_stack(columns)
-    host = multisports_utils.link_tubes(anno, table, len_thre=5)[0]
+    host = multisports_utils.link_tubes(truth, np.column_stack(columns), len_thre=5)[0]
     linking = parse_linking(dict(base='multisports', min_length=5))
     ours = by_score(link_tubelets(boxes, linking))
     assert len(ours) == len(host) > 5
@@ -142,14 +131,8 @@ def by_frame(frames, bboxes):
 )
 @pytest.mark.parametrize('end_after', [0, 4])
 def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
-    linking = Linking(
-        end_after=end_after,
-        min_length=1,
-        min_score=0,
-        link_iou=0.4,
-        top_k=4,
-        tube_nms_iou=None,
-    )
+    rules = dict(min_length=1, min_score=0, tube_nms_iou=None, link_iou=0.4, top_k=4)
+    linking = Linking(end_after=end_after, **rules)
     by_sequence = [moving_tubelets(s, clip_len, step, start) for s in range(3)]
     ours, number = by_score(link_tubelets(gather(by_sequence), linking)), 0
     for sequence, clips in enumerate(by_sequence):

@@ -51,20 +51,15 @@ EXAMPLES = (  # true tubes, and detections as (frame, box, score)
 )
 def test_examples_with_the_values_of_published_scripts(protocol, values):
     for (tubes, detections), value in zip(EXAMPLES, values, strict=False):
-        samples = [
-            predict(
-                'v', t, *((box, {0: score}) for f, box, score in detections if f == t)
-            )
-            for t in (1, 2, 3)
-        ]
+        persons = {1: [], 2: [], 3: []}
+        for frame, box, person_score in detections:
+            persons[frame].append((box, {0: person_score}))
+        samples = [predict('v', frame, *persons[frame]) for frame in persons]
+        truth = ground_truth({'v': {0: tubes}}, nframes=3)
         for over, share in (('gt', 1), ('all', 1 / 3)):  # of three labels
-            metric = build(
-                TubeFrameMAPMetric,
-                ground_truth({'v': {0: tubes}}, nframes=3),
-                protocol=protocol,
-                class_average=over,
-            )
-            overall = score(metric, samples)['frame_mAP/overall@0.5']
+            rules = dict(protocol=protocol, class_average=over)
+            values_of_frames = score(build(TubeFrameMAPMetric, truth, **rules), samples)
+            overall = values_of_frames['frame_mAP/overall@0.5']
             assert overall == pytest.approx(share * value)
 
 
@@ -143,16 +138,13 @@ def test_tubes_of_retina_are_those_of_the_loops(thr):
         near = box + random.randint(-2, 2, 4)
         gttubes[name] = {0: [still(1, 20, box)]}
         samples.append(linked(name, (0, value, still(1, 20, near))))
-        true[name] = [[(t, *retina_box(box, 1)) for t in range(1, 21)]]
-        tubes.append((name, value, [(t, *retina_box(near, 0)) for t in range(1, 21)]))
+        true[name] = [still(1, 20, retina_box(box, 1))]
+        tubes.append((name, value, still(1, 20, retina_box(near, 0))))
     rules = dict(class_average='gt', iou_thrs=thr, protocol='retina')
     values = score(build(VideoMAPMetric, ground_truth(gttubes), **rules), samples)
     expected = literal_act.ap('act', tubes, true, thr, tubes=True)
     ap = values[f'video_mAP/overall@{thr}']
     assert 0.05 < ap < 0.95 and ap == pytest.approx(expected, abs=1e-6)
-    rules['protocol'] = dict(base='retina', size=None, true_boxes={})
-    other = score(build(VideoMAPMetric, ground_truth(gttubes), **rules), samples)
-    assert abs(other[f'video_mAP/overall@{thr}'] - ap) > 0.01
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
@@ -217,10 +209,7 @@ def test_frame_map_and_suppression_before_it_by_hand(nms, run):
     ]
     values = score(build(TubeFrameMAPMetric, truth, nms=nms), samples)
     sit = 1 if nms in ('yowo', 'retina') else (0 + 1 / 2) / 2
-    assert values == pytest.approx(
-        {
-            'frame_mAP/overall@0.5': (run + sit) / 2,
-            'frame_mAP/run@0.5': run,
-            'frame_mAP/sit@0.5': sit,
-        }
-    )
+    expected = dict(overall=(run + sit) / 2, run=run, sit=sit)
+    assert values == {
+        f'frame_mAP/{name}@0.5': pytest.approx(ap) for name, ap in expected.items()
+    }

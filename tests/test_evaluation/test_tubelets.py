@@ -59,16 +59,14 @@ def follow_truth(truth, clip_len, step, start=1, random=None):
 )
 def test_perfect_tubelets_score_exactly_one(clip_len, step, start):
     samples = follow_truth(TWO_VIDEOS, clip_len, step, start)
-    metrics = [
-        build(VideoMAPMetric, TWO_VIDEOS, iou_thrs=(0.5, '0.5:0.95'), linking=linking)
-        for linking in ('act', 'moc', 'multisports')
-    ]
-    metrics += [
-        build(TubeFrameMAPMetric, TWO_VIDEOS, nms=nms) for nms in ('act', 'moc')
-    ]
+    thrs = dict(iou_thrs=(0.5, '0.5:0.95'))
+    linkings = 'act', 'moc', 'multisports'
+    runs = [(VideoMAPMetric, dict(thrs, linking=name)) for name in linkings]
+    runs += [(TubeFrameMAPMetric, dict(nms=nms)) for nms in ('act', 'moc')]
     if step >= clip_len:
-        metrics.append(build(TubeFrameMAPMetric, TWO_VIDEOS))
-    for metric in metrics:
+        runs.append((TubeFrameMAPMetric, {}))
+    for metric_type, options in runs:
+        metric = build(metric_type, TWO_VIDEOS, **options)
         assert set(score(metric, samples).values()) == {1}
 
 
@@ -105,8 +103,8 @@ def test_tubelets_of_one_frame_are_boxes():
         clips.append(dict(sample, clip_frames=frames, pred_instances=instances))
     linking = dict(linking=dict(min_length=5))
     for metric_type, options in ((VideoMAPMetric, linking), (TubeFrameMAPMetric, {})):
-        first, second = (build(metric_type, truth, **options) for _ in range(2))
-        assert score(first, clips) == score(second, samples)
+        metric = build(metric_type, truth, **options)
+        assert score(metric, clips) == score(metric, samples)
 
 
 def test_a_box_scores_as_its_person_is_there():
@@ -121,23 +119,19 @@ def test_a_box_scores_as_its_person_is_there():
     assert set(score(metric, [tubelets('v', frames, *persons)]).values()) == {1}
 
 
-def in_each_frame(sample, scores=None):
-    """The sample, with scores in each frame: its own, or others."""
-    instances = sample['pred_instances']
-    if scores is None:
-        clip_len = instances['bboxes'].shape[1]
-        scores = np.repeat(instances['scores'][:, None], clip_len, axis=1)
-    return dict(sample, pred_instances=dict(instances, scores=scores))
+def in_each_frame(sample, scores):
+    return dict(sample, pred_instances=dict(sample['pred_instances'], scores=scores))
 
 
 def test_scores_of_all_frames_alike_are_those_of_the_clip():
-    random = np.random.RandomState(0)
-    samples = follow_truth(TWO_VIDEOS, 8, 4, random=random)
-    alike = list(map(in_each_frame, samples))
+    samples = follow_truth(TWO_VIDEOS, 8, 4, random=np.random.RandomState(0))
+    clip_scores = [sample['pred_instances']['scores'] for sample in samples]
+    all_scores = [np.repeat(scores[:, None], 8, axis=1) for scores in clip_scores]
+    alike = [*map(in_each_frame, samples, all_scores)]
     linking = dict(linking=dict(min_length=5, acting=0.05), score_thr=0.05)
     for metric_type, options in (VideoMAPMetric, linking), (TubeFrameMAPMetric, {}):
-        first, second = (build(metric_type, TWO_VIDEOS, **options) for _ in range(2))
-        assert score(first, alike) == pytest.approx(score(second, samples))
+        metric = build(metric_type, TWO_VIDEOS, **options)
+        assert score(metric, alike) == pytest.approx(score(metric, samples))
 
 
 def test_one_person_does_one_action_after_the_other():
@@ -145,11 +139,9 @@ def test_one_person_does_one_action_after_the_other():
     truth = ground_truth({'v': {0: [still(1, 9, LEFT)], 1: [still(10, 20, LEFT)]}})
     samples = []
     for frames in (np.arange(1, 8, 2), np.arange(7, 14, 2), np.arange(14, 21, 2)):
-        path = np.tile(LEFT, (4, 1))
-        scores = np.zeros((1, 4, 4))
-        scores[0, :, 1] = np.where(frames <= 9, 0.9, 0.1)
-        scores[0, :, 2] = 1 - scores[0, :, 1]
-        sample = tubelets('v', frames, (path, np.ones(4), {}))
+        first = np.where(frames <= 9, 0.9, 0.1)
+        scores = np.stack([0 * first, first, 1 - first, 0 * first], axis=1)[None]
+        sample = tubelets('v', frames, (np.tile(LEFT, (4, 1)), np.ones(4), {}))
         samples.append(in_each_frame(sample, scores))
     linking = dict(min_length=5, acting=0.5)
     values = score(build(VideoMAPMetric, truth, linking=linking, iou_thrs=0.9), samples)
@@ -163,8 +155,7 @@ def test_frames_beyond_the_video_and_clips_of_other_lengths(start):
     truth = ground_truth({'v': {0: [still(1, 20, LEFT)]}}, nframes=20)
     samples = []
     for frames in (np.arange(1, 13), np.arange(start, start + 8)):
-        size = len(frames)
-        person = np.tile(LEFT, (size, 1)), np.ones(size), {0: 0.9}
+        person = np.tile(LEFT, (len(frames), 1)), np.ones(len(frames)), {0: 0.9}
         samples.append(tubelets('v', frames, person))
     metric = build(VideoMAPMetric, truth, iou_thrs=(0.99,), linking='act')
     assert set(score(metric, samples).values()) == {1}
