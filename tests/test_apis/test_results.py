@@ -33,8 +33,6 @@ TRACKED = [
     keyframe(3.0, 30, BBOXES, [[WALK, WAVE], []], [1, 3], [0.8, 0.7]),
     keyframe(4.0, 40, BBOXES, [[('walk', 0.6)], []], [1, 3], [0.8, 0.7]),
 ]
-
-
 SIZE = dict(fps=10.0, width=48, height=32, total_frames=60)
 DRAWN = np.zeros((2, 32, 48), bool)
 DRAWN[0, 4:20, 2:10] = DRAWN[1, 10:30, 20:40] = True
@@ -46,14 +44,10 @@ def video(keyframes, source='a,b.mp4', **fields):
     return VideoDetections(source=source, keyframes=keyframes, **SIZE, **fields)
 
 
+DAMAGE = dict(damage=[(1.0, 2.5)], damage_reasons=['frame 10 cannot be decoded'])
 VIDEOS = dict(
     plain=video(FOUND),
-    tracked=video(
-        TRACKED,
-        tubes=list_tubes(TRACKED),
-        damage=[(1.0, 2.5)],
-        damage_reasons=['frame 10 cannot be decoded'],
-    ),
+    tracked=video(TRACKED, tubes=list_tubes(TRACKED), **DAMAGE),
     broken=VideoDetections(source='gone.mp4', error='It is gone.'),
     ahead=video([replace(keyframe, ahead_s=0.5) for keyframe in FOUND], tubes=[]),
     masked=video([MASKED]),
@@ -69,21 +63,6 @@ def test_a_table_has_no_formulas(tmp_path, text):
     cell = text if text == 'a=1' else f"'{text}"
     assert first['action'] == first['video'] == cell
     assert (second['action'], first['x1'], first['score']) == ('', '1.0', '0.5')
-
-
-def test_json_of_version_1():
-    walk, wave = (dict(action=name, score=score) for name, score in (WALK, WAVE))
-    first, second = BBOXES
-    persons = [dict(bbox=first, actions=[walk, wave]), dict(bbox=second, actions=[])]
-    assert VIDEOS['plain'].to_dict() == dict(
-        version=1,
-        video='a,b.mp4',
-        **SIZE,
-        keyframes=[
-            dict(time_s=1.0, frame=10, persons=persons),
-            dict(time_s=2.0, frame=20, persons=[]),
-        ],
-    )
 
 
 @pytest.mark.parametrize('detections', VIDEOS.values(), ids=VIDEOS)
@@ -131,12 +110,9 @@ def test_an_action_has_an_entry_for_each_stretch_of_keyframes():
         ]
     )
     assert (tube.first_frame, tube.last_frame) == (0, 25)
-    assert [
-        (span.action, span.first_frame, span.last_frame) for span in tube.actions
-    ] == [
-        *(('sit', 0, 5), ('sit', 15, 15), ('sit', 25, 25)),
-        *(('wave', 5, 5), ('stand', 10, 10)),
-    ]
+    spans = [(span.action, span.first_frame, span.last_frame) for span in tube.actions]
+    sit = ('sit', 0, 5), ('sit', 15, 15), ('sit', 25, 25)
+    assert spans == [*sit, ('wave', 5, 5), ('stand', 10, 10)]
     assert tube.actions[0].score == pytest.approx(0.6)
 
 
@@ -154,9 +130,8 @@ def test_table_has_a_row_per_person_and_action(tmp_path):
         list(csv.DictReader((tmp_path / f'{name}.csv').read_text('utf-8').splitlines()))
         for name in ('plain', 'tracked')
     )
-    assert [row['action'] for row in plain] == ['walk', 'wäve', '']
-    assert [row['score'] for row in plain] == ['0.9', '0.5', '']
-    assert [row['x1'] for row in plain] == ['1.0', '1.0', '5.0']
+    columns = [[row[name] for name in ('action', 'score', 'x1')] for row in plain]
+    assert columns == [['walk', '0.9', '1.0'], ['wäve', '0.5', '1.0'], ['', '', '5.0']]
     assert {row['video'] for row in plain} == {'a,b.mp4'}
     assert [row.pop('id') for row in tracked] == ['3', '3', '1']
     assert tracked == plain
@@ -175,26 +150,20 @@ def test_no_result_replaces_its_source_or_goes_nowhere(tmp_path):
 def test_ava_s_csv_is_read_back(tmp_path):
     random = np.random.RandomState(0)
     bboxes = np.sort(random.uniform(0, 1, (4, 2, 2)), axis=1).reshape(-1, 4)
-    actions = [top_actions(random.uniform(0, 1, 4), None, 0.3) for _ in bboxes]
-    record = keyframe(2.5, 25, bboxes * (48, 32, 48, 32), [[]] * 4)
-    for person, done in zip(record.persons, actions, strict=True):
-        person.actions = done
+    record, expected = keyframe(2.5, 25, bboxes * (48, 32, 48, 32), [[]] * 4), []
+    for person, bbox in zip(record.persons, bboxes, strict=True):
+        person.actions = top_actions(random.uniform(0, 1, 4), None, 0.3)
+        expected += [(*bbox, done.label, done.score) for done in person.actions]
     video([record], 'clip.mp4').save(tmp_path / 'a.csv', 'ava')
     keyframes, table = read_rows(str(tmp_path / 'a.csv'))
-    expected = [
-        (*bbox, done.label, done.score)
-        for bbox, of_person in zip(bboxes, actions, strict=True)
-        for done in of_person
-    ]
     assert keyframes == [('clip', 2.5)]
-    np.testing.assert_allclose(
-        np.array([*map(list, table)])[:, 2:], expected, atol=6e-5
-    )
+    rows = np.array([*map(list, table)])
+    np.testing.assert_allclose(rows[:, 2:], expected, atol=6e-5)
 
 
 def test_a_keyframe_is_drawn_enlarged_with_its_masks():
-    for mask, drawn in zip(MASKED.masks, DRAWN, strict=True):
-        np.testing.assert_array_equal(decode(mask), drawn)
+    np.testing.assert_array_equal([*map(decode, MASKED.masks)], DRAWN)
+    np.testing.assert_array_equal(MASKED.to_supervision().mask, DRAWN)
     black = np.zeros((32, 48, 3), np.uint8)
     plain = keyframe(1.0, 10, CORNERS, MASKED.actions)
     changed = (plot_keyframe(MASKED, black) != plot_keyframe(plain, black)).any(axis=2)
@@ -208,14 +177,8 @@ def test_supervision_takes_keyframes_and_gives_them_back(expected):
     clock = dict(time_s=expected.time_s, frame_index=expected.frame_index)
     detections = expected.to_supervision()
     assert Keyframe.from_supervision(detections, **clock) == expected
-    assert detections.data['class_name'].tolist() == [
-        person.actions[0].action if person.actions else ''
-        for person in expected.persons
-    ]
-
-
-def test_supervision_gets_masks():
-    np.testing.assert_array_equal(MASKED.to_supervision().mask, DRAWN)
+    names = [pairs[0][0] if pairs else '' for pairs in expected.actions]
+    assert detections.data['class_name'].tolist() == names
 
 
 def test_boxes_and_ids_of_supervision_count():
@@ -223,16 +186,12 @@ def test_boxes_and_ids_of_supervision_count():
     detections = TRACKED[0].to_supervision()[::-1]
     detections.tracker_id, detections.xyxy[0] = np.array([0, 8]), (1, 1, 2, 2)
     persons = Keyframe.from_supervision(detections).persons
-    assert [(person.id, person.bbox) for person in persons] == [
-        (0, (1, 1, 2, 2)),
-        (8, (1, 2, 3, 4)),
-    ]
-    assert [person.score for person in persons] == [0.7, 0.8]
+    values = [(person.id, person.bbox, person.score) for person in persons]
+    assert values == [(0, (1, 1, 2, 2), 0.7), (8, (1, 2, 3, 4), 0.8)]
 
 
 def test_persons_of_other_detectors_have_no_action():
-    detections = supervision.Detections(
-        xyxy=np.array([[1, 2, 3, 4]]), confidence=np.array([0.5], np.float32)
-    )
+    bboxes, scores = np.array([[1, 2, 3, 4]]), np.array([0.5], np.float32)
+    detections = supervision.Detections(bboxes, confidence=scores)
     person = Person(bbox=(1, 2, 3, 4), score=0.5, actions=[])
     assert Keyframe.from_supervision(detections).persons == [person]
