@@ -30,10 +30,7 @@ def scene(rng, persons=3, keyframes=12):
         time += rng.choice([0.3, 0.5, 1.0])
         place = place + speed * 0.5 + rng.normal(0, 2, place.shape)
         visible = rng.permutation(persons)[: rng.choice([0, 2, 3, 3])]
-        scales = rng.uniform(0.9, 1.1, len(visible))
-        bboxes = [
-            box(*place[i], scale) for i, scale in zip(visible, scales, strict=True)
-        ]
+        bboxes = [box(*place[i], rng.uniform(0.9, 1.1)) for i in visible]
         noise = rng.normal(0, 0.3, (len(visible), 4))
         yield time, np.reshape(bboxes, (-1, 4)), embeddings[visible] + noise
 
@@ -50,14 +47,12 @@ def literal(keyframes):
         hull = area(*np.minimum(a[:2], b[:2]), *np.maximum(a[2:], b[2:]))
         return intersection / union - (hull - union) / hull
 
-    def cosine(a, b):
-        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    def unit(vector):
+        return vector / np.linalg.norm(vector)
 
     tracks, ids, next_id = {}, [], 0
     for time, bboxes, embeddings in keyframes:
-        tracks = {
-            i: track for i, track in tracks.items() if time - track['time'] <= 2 + 1e-6
-        }
+        tracks = {i: t for i, t in tracks.items() if time - t['time'] <= 2 + 1e-6}
         best, chosen = -np.inf, {}
         # Each track has one of the boxes or none.
         slots = [*range(len(bboxes)), *[None] * len(tracks)]
@@ -73,7 +68,7 @@ def literal(keyframes):
                     break
                 pairs[row] = i
                 total += 1e3 + sum(near) / 2
-                total += cosine(track['embedding'], embeddings[row])
+                total += track['embedding'] @ unit(embeddings[row])
                 total += min(track['times'], 5) / 5 - 0.5 * passed
             else:
                 if total > best:
@@ -84,19 +79,14 @@ def literal(keyframes):
             shift = (bboxes[row] - track['bbox']).reshape(2, 2).mean(0)
             speed = shift / (time - track['time'])
             mean = speed if track['times'] == 1 else (track['speed'] + speed) / 2
-            unit = embeddings[row] / np.linalg.norm(embeddings[row])
-            embedding = track['embedding'] + unit
-            tracks[i] = dict(
-                bbox=bboxes[row], time=time, speed=mean, times=track['times'] + 1
-            ) | dict(embedding=embedding / np.linalg.norm(embedding))
+            embedding = unit(track['embedding'] + unit(embeddings[row]))
+            track.update(bbox=bboxes[row], time=time, speed=mean, embedding=embedding)
+            track['times'] += 1
         for row in sorted(range(len(bboxes)), key=lambda j: tuple(bboxes[j])):
             if row_ids[row] is None:
-                row_ids[row] = next_id
-                unit = embeddings[row] / np.linalg.norm(embeddings[row])
-                tracks[next_id] = dict(
-                    bbox=bboxes[row], time=time, speed=np.zeros(2), times=1
-                ) | dict(embedding=unit)
-                next_id += 1
+                row_ids[row], next_id = next_id, next_id + 1
+                motion = dict(bbox=bboxes[row], time=time, speed=np.zeros(2), times=1)
+                tracks[row_ids[row]] = dict(motion, embedding=unit(embeddings[row]))
         ids.append(row_ids)
     return ids
 
@@ -104,9 +94,8 @@ def literal(keyframes):
 @pytest.mark.parametrize('seed', range(4))
 def test_ids_are_those_of_the_literal_rule_in_any_order_of_the_boxes(seed):
     rng = np.random.RandomState(seed)
-    keyframes = [*scene(rng)]
     tracker, shuffled = QueryTracker(), QueryTracker()
-    ids = []
+    keyframes, ids = [*scene(rng)], []
     for time, bboxes, embeddings in keyframes:
         ids.append(tracker.extend(time, bboxes, None, embeddings).tolist())
         order = rng.permutation(len(bboxes))
