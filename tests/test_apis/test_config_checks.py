@@ -20,6 +20,9 @@ def cfg(tmp_path):
     return cfg
 
 
+FLIP = dict(type='ImgAug', transforms=[dict(type='Fliplr', p=0.5)])
+
+
 @pytest.mark.parametrize(
     'override',
     [
@@ -29,11 +32,7 @@ def cfg(tmp_path):
         # Of a registry that has functions.
         {'train_dataloader.collate_fn': dict(type='default_collate')},
         # Names of another library, within a part of a host.
-        {
-            'train_dataloader.dataset.pipeline': [
-                dict(type='ImgAug', transforms=[dict(type='Fliplr', p=0.5)])
-            ]
-        },
+        {'train_dataloader.dataset.pipeline': [FLIP]},
         {'model': dict(type='FastRCNN', _scope_='mmdet', _delete_=True)},
         # Variables of the config.
         {'train_pipeline': [], 'val_evaluator_small': {}, 'dataloader': {}},
@@ -68,7 +67,5 @@ def test_the_project_of_an_unknown_part_is_named(cfg, monkeypatch):
     parts = parts | dict(Unimported='stmixer_mm.projects.denoising')
     monkeypatch.setattr(config, '_list_project_parts', lambda: parts)
     cfg.model.decoder.type = 'Unimported'
-    with pytest.raises(
-        UserError, match=r"name 'stmixer_mm\.projects\.denoising' in cus"
-    ):
+    with pytest.raises(UserError, match=r"'stmixer_mm\.projects\.denoising' in cus"):
         check_arguments(cfg)

@@ -28,33 +28,24 @@ def test_detection_equals_the_model_on_the_config_s_own_samples(model, folder):
     batch = pseudo_collate([dataset[1]])
     expected = model.test_step(batch)[0].pred_instances
     (keyframe,) = detect_video(model, folder / '1.mp4', start=1, end=1.5, score_thr=0)
-    torch.testing.assert_close(
-        torch.from_numpy(keyframe.bboxes / (96, 48, 96, 48)),
-        expected.bboxes.double(),
-        atol=1e-6,
-        rtol=1e-5,
-    )
+    bboxes = keyframe.bboxes / (96, 48, 96, 48)
+    np.testing.assert_allclose(bboxes, expected.bboxes, atol=1e-6, rtol=1e-5)
     assert all(pairs[0][1] >= pairs[1][1] for pairs in keyframe.actions)
     scores = [[dict(pairs)[name] for name in ACTIONS] for pairs in keyframe.actions]
     torch.testing.assert_close(torch.tensor(scores), expected.scores[:, 1:])
 
 
-@pytest.mark.parametrize(
-    ('opener', 'decoder'),
-    [
-        (['PyAVInit'], dict(type='PyAVDecode')),
-        ([], dict(type='RawFrameDecode', io_backend='disk')),
-    ],
-)
-def test_the_host_s_ways_to_read_frames_serve_too(
-    model, folder, opener, decoder, monkeypatch
-):
+OF_VIDEOS, OF_FRAMES = ['PyAVInit', 'PyAVDecode'], ['RawFrameDecode']
+
+
+@pytest.mark.parametrize('names', [OF_VIDEOS, OF_FRAMES], ids=str)
+def test_the_host_s_ways_to_read_frames_serve_too(model, folder, names, monkeypatch):
     (expected, *_) = detect_video(model, folder / '0.mp4')
     monkeypatch.setattr(model, 'cfg', deepcopy(model.cfg))
     dataset = model.cfg.test_dataloader.dataset
     _, sampler, _, *transforms = dataset.pipeline
-    opener = [dict(type=name) for name in opener]
-    dataset.pipeline = [*opener, sampler, decoder, *transforms]
+    *openers, decoder = (dict(type=name) for name in names)
+    dataset.pipeline = [*openers, sampler, decoder, *transforms]
     (keyframe, *_) = detect_video(model, folder / '0.mp4')
     np.testing.assert_array_equal(expected.bboxes, keyframe.bboxes)
 
@@ -62,11 +53,10 @@ def test_the_host_s_ways_to_read_frames_serve_too(
 def test_names_of_actions_come_from_checkpoint_then_config(tiny_model, tmp_path):
     config, checkpoint = tiny_model
     assert init_detector(config, checkpoint).classes == ACTIONS
-    meta = dict(dataset_meta=dict(classes=('a', 'b')))
-    state = dict(state_dict=torch.load(checkpoint), meta=meta)
-    torch.save(state, tmp_path / 'new.pth')
-    assert init_detector(config, tmp_path / 'new.pth').classes == ('a', 'b')
-    label_map = tmp_path / 'other.pbtxt'
-    label_map.write_text('item {\n  name: "jump"\n  id: 2\n}\n')
-    model = init_detector(config, tmp_path / 'new.pth', label_map=label_map)
+    meta, path = dict(dataset_meta=dict(classes=('a', 'b'))), tmp_path / 'new.pth'
+    torch.save(dict(state_dict=torch.load(checkpoint), meta=meta), path)
+    assert init_detector(config, path).classes == ('a', 'b')
+    label_map = tmp_path / 'jump.pbtxt'
+    label_map.write_text('item { name: "jump" id: 2 }')
+    model = init_detector(config, path, label_map=label_map)
     assert model.classes == ('action 1', 'jump')

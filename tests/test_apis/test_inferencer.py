@@ -28,13 +28,11 @@ def build(folder, kind):
     config, checkpoint = folder / f'{kind}.py', folder / f'{kind}.pth'
     text = write_project(folder).read_text()
     config.write_text(text.replace('stmixer_tiny', f'{kind}_tiny'))
+    options = dict(cfg_options={'model.head.score_thr': 0.0}, show_progress=False)
     with DefaultScope.overwrite_default_scope('mmaction'):
         torch.manual_seed(0)
         torch.save(init_detector(config, None).state_dict(), checkpoint)
-        options = {'model.head.score_thr': 0.0}
-        return ActionDetInferencer(
-            config, checkpoint, 'cpu', cfg_options=options, show_progress=False
-        )
+        return ActionDetInferencer(config, checkpoint, 'cpu', **options)
 
 
 @pytest.fixture(scope='module')
