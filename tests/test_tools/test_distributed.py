@@ -58,16 +58,17 @@ def results(work_dir):
     return torch.tensor(losses, dtype=torch.float64), state
 
 
-def test_two_processes_equal_one_with_the_double_batch(tmp_path, monkeypatch):
+def test_two_processes_equal_one_with_the_double_batch(
+    tmp_path, write_text, monkeypatch
+):
     monkeypatch.syspath_prepend(tmp_path)
     write_project(tmp_path)
-    rows = (tmp_path / 'train.csv').read_text().splitlines(keepends=True)
+    rows = (tmp_path / 'train.csv').read_text().split()
     # In the second iteration one of the processes sees no person at all.
-    (tmp_path / 'some.csv').write_text(''.join(row for row in rows if row[0] != '3'))
-    (tmp_path / 'nobody.csv').write_text('3.mp4,1\n')
-    (tmp_path / 'loss_recorder.py').write_text(RECORDER)
-    project = tmp_path / 'child.py'
-    project.write_text(CHILD)
+    write_text('some.csv', *(row for row in rows if row[0] != '3'))
+    write_text('nobody.csv', '3.mp4,1')
+    write_text('loss_recorder.py', RECORDER)
+    project = write_text('child.py', CHILD)
 
     def options(folder, batch_size):
         setting = f'train_dataloader.batch_size={batch_size}'
@@ -90,17 +91,15 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path, monkeypatch):
     assert two.returncode == 0, errors
     loss, state = results(tmp_path / 'one')
     losses, halves = results(tmp_path / 'two')
-    assert loss.shape == (1, 2)
-    assert losses.shape == (2, 2)
+    assert (loss.shape, losses.shape) == ((1, 2), (2, 2))
     torch.testing.assert_close(losses.mean(0), loss[0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(losses[0], losses[1])  # they saw different samples
     for name, value in state.items():
         torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_failure_is_reported_without_a_traceback(tmp_path):
-    script = tmp_path / 'fails.py'
-    script.write_text('import sys\nsys.exit("error: a sentence")\n')
+def test_failure_is_reported_without_a_traceback(write_text):
+    script = write_text('fails.py', 'import sys', 'sys.exit("error: a sentence")')
     launch = [sys.executable, ROOT / 'tools/launch.py', f'--master_port={free_port()}']
     done = subprocess.run([*launch, script], capture_output=True, text=True)
     assert done.returncode == 1

@@ -32,57 +32,54 @@ def run(monkeypatch):
     return run
 
 
-def annotate(folder, *names):
-    for name in names:
-        write_video(str(folder / f'{Path(name).stem}.mp4'), frames=60, fps=12)
-        path = folder / f'{name}.xml'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(XML.replace('01', Path(name).stem))
+@pytest.fixture
+def annotate(tmp_path, write_text):
+    def annotate(*names):
+        for name in names:
+            stem = Path(name).stem
+            write_video(str(tmp_path / f'{stem}.mp4'), frames=60, fps=12)
+            write_text(f'{name}.xml', XML.replace('01', stem))
+
+    return annotate
 
 
-def video_ids(path):
-    return {row.video_id[:2] for row in read_keyframe_rows(str(path))[0]}
+def videos_of(folder):
+    """Of both splits."""
+    rows = (read_keyframe_rows(f'{folder}/{name}.csv')[0] for name in ('train', 'val'))
+    return [{row.video_id[:2] for row in split} for split in rows]
 
 
-def test_every_fifth_video_is_evaluated_on(tmp_path, run):
-    annotate(tmp_path, '02', '03', '04', '05', '06', '07')
+def test_every_fifth_video_is_evaluated_on(tmp_path, annotate, run):
+    annotate('02', '03', '04', '05', '06', '07')
     config = tmp_path / 'own.py'
     assert run(tmp_path) == [
         f'check {config}',
         f'browse {config} --sheet {tmp_path / "train.jpg"}',
         f'train {config} --resume',
     ]
-    assert video_ids(tmp_path / 'val.csv') == {'06'}
-    assert video_ids(tmp_path / 'train.csv') == {'02', '03', '04', '05', '07'}
+    assert videos_of(tmp_path) == [{'02', '03', '04', '05', '07'}, {'06'}]
     cfg = load_config(str(config))
     check_arguments(cfg)
     assert cfg.model.head.num_classes == 4 and cfg.load_from == 'stmixer-n_jhmdb'
 
 
-def test_folders_train_and_val_are_splits(tmp_path, run):
-    annotate(tmp_path, 'train/02', 'val/03')
-    run(tmp_path, '--no-train')
-    assert video_ids(tmp_path / 'train.csv') == {'02'}
-    assert video_ids(tmp_path / 'val.csv') == {'03'}
-
-
-def test_files_that_are_there_stay(tmp_path, run):
-    annotate(tmp_path, '02', '03')
-    commands = run(tmp_path, '--no-train')
-    for name in ('own.py', 'train.csv'):
-        (tmp_path / name).write_text(f'# mine\n{(tmp_path / name).read_text()}')
-    assert run(tmp_path, '--no-train')[:2] == commands[:2]
-    for name in ('own.py', 'train.csv'):
-        assert (tmp_path / name).read_text().startswith('# mine')
+def test_folders_train_and_val_are_splits_and_files_that_are_there_stay(
+    tmp_path, annotate, run
+):
+    annotate('train/02', 'val/03')
+    commands = run(tmp_path, '--no-train')[:2]
+    assert videos_of(tmp_path) == [{'02'}, {'03'}]
+    files = tmp_path / 'own.py', tmp_path / 'train.csv'
+    for file in files:
+        file.write_text(f'# mine\n{file.read_text()}')
+    assert run(tmp_path, '--no-train')[-2:] == commands
+    assert all(file.read_text().startswith('# mine') for file in files)
 
 
 @pytest.mark.parametrize(
     ('names', 'sentence'),
-    [
-        ((), 'has no annotation'),
-        (('02',), 'of a single video, 02.mp4; annotate another'),
-    ],
+    [((), 'has no annotation'), (('02',), 'of a single video, 02.mp4')],
 )
-def test_folders_that_cannot_be_learned(tmp_path, capsys, names, sentence):
-    annotate(tmp_path, *names)
+def test_folders_that_cannot_be_learned(tmp_path, annotate, capsys, names, sentence):
+    annotate(*names)
     assert sentence in run_and_fail(capsys, 'own', tmp_path)

@@ -26,10 +26,9 @@ def checkpoint_of(work_dir):
 
 def test_training_leaves_a_checkpoint_with_what_inference_needs(trained):
     _, work_dir = trained
-    checkpoint = checkpoint_of(work_dir)
-    assert checkpoint['meta']['epoch'] == 1
-    assert checkpoint['meta']['seed'] == 3
-    assert checkpoint['meta']['dataset_meta']['classes'] == ('stand', 'walk')
+    meta = checkpoint_of(work_dir)['meta']
+    assert (meta['epoch'], meta['seed']) == (1, 3)
+    assert meta['dataset_meta']['classes'] == ('stand', 'walk')
     (log,) = work_dir.glob('*/*.log')
     assert 'eta: ' in log.read_text()
 
@@ -38,37 +37,27 @@ def test_training_resumes_from_the_last_checkpoint_in_mixed_precision(
     trained, tmp_path
 ):
     config, work_dir = trained
-    new = tmp_path / 'work'
-    new.mkdir()
-    (new / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
-    run_tool(
-        'train',
-        config,
-        *('--work-dir', new, '--resume', '--amp', '--no-validate', '--auto-scale-lr'),
-        # Runs of one second would share a name, and so a log.
-        *('--cfg-options', 'experiment_name=mixed', 'train_cfg.max_epochs=2'),
-        'train_dataloader.batch_size=4',
-    )
-    assert checkpoint_of(new)['meta']['epoch'] == 2
-    (log,) = new.glob('*/*.log')
-    assert 'Epoch(val)' not in log.read_text()
-    assert 'Scaling the original LR by 2.0' in log.read_text()
+    (tmp_path / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+    switches = '--resume', '--amp', '--no-validate', '--auto-scale-lr'
+    # Runs of one second would share a name, and so a log.
+    settings = 'experiment_name=mixed', 'train_cfg.max_epochs=2'
+    options = *switches, '--cfg-options', *settings, 'train_dataloader.batch_size=4'
+    run_tool('train', config, '--work-dir', tmp_path, *options)
+    assert checkpoint_of(tmp_path)['meta']['epoch'] == 2
+    (log,) = (path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'Epoch(val)' not in log
+    assert 'Scaling the original LR by 2.0' in log
 
 
 def test_testing_dumps_and_draws(trained, tmp_path):
     config, work_dir = trained
-    run_tool(
-        'test',
-        config,
-        work_dir / 'epoch_1.pth',
-        *('--work-dir', tmp_path, '--dump', tmp_path / 'found.pkl'),
-        *('--cfg-options', 'test_evaluator.score_thr=0.0'),
-        *('--show-dir', tmp_path / 'pictures', '--interval', 2),
-    )
-    samples = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    dump, folder = tmp_path / 'found.pkl', tmp_path / 'pictures'
+    options = '--work-dir', tmp_path, '--show-dir', folder, '--interval', 2
+    run_tool('test', config, work_dir / 'epoch_1.pth', '--dump', dump, *options)
+    samples = pickle.loads(dump.read_bytes())
     assert len(samples) == 4
     assert samples[0]['pred_instances']['scores'].shape[1] == 3
-    pictures = sorted((tmp_path / 'pictures').iterdir())
+    pictures = sorted(folder.iterdir())
     assert [path.name for path in pictures] == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
     height, width, _ = cv2.imread(str(pictures[0])).shape
     assert height > 360 and width > 2 * 480  # enlarged, or labels cover persons
@@ -78,7 +67,7 @@ def test_slurm_scripts_hand_on_their_arguments(tmp_path):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
-    path = f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'
+    path = f'{tmp_path}:{os.environ["PATH"]}'
     environment = tool_environment(PATH=path, GPUS='4', SRUN_ARGS='--a=b --time=5')
     arguments = ['config with space.py', '--cfg-options', 'a=[1, 2]']
     command = [ROOT / 'tools/slurm_train.sh', 'gpu', 'job', *arguments]
