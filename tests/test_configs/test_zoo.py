@@ -13,11 +13,9 @@ from stmixer_mm.models.shapes import trace_shapes
 
 AVA = sorted(CONFIGS.glob('stmixer/*_ava*-rgb.py'))
 TUBE_CLASSES = {'ucf101-24': 24, 'jhmdb': 21, 'multisports': 66}
-TUBES = [
-    path
-    for name in TUBE_CLASSES
-    for path in sorted(CONFIGS.glob(f'stmixer/*_{name}-rgb.py'))
-]
+TUBES = sorted(
+    path for name in TUBE_CLASSES for path in CONFIGS.glob(f'stmixer/*_{name}-rgb.py')
+)
 TUBELETS = [path for path in TUBES if path.name.startswith('stmixer-t_')]
 
 
@@ -30,13 +28,8 @@ def ava(request):
 
 def check_frames(config, model):
     """Frames of the clip give the decoder's frames."""
-    lengths = {
-        transform.clip_len
-        for pipeline in (config.train_pipeline, config.test_pipeline)
-        for transform in pipeline
-        if 'clip_len' in transform
-    }
-    (clip_len,) = lengths
+    transforms = [*config.train_pipeline, *config.test_pipeline]
+    (clip_len,) = {t.clip_len for t in transforms if 'clip_len' in t}
     clip = torch.empty(1, 3, clip_len, 224, 224, device='meta')
     model.check_feats(trace_shapes(model, clip).feats, (224, 224))
 
@@ -59,37 +52,28 @@ def test_weight_decay(ava):
     name, config, model = ava
     check_custom_keys(model, config.optim_wrapper)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    decay = {
-        id(parameter): group['weight_decay']
-        for group in wrapper.param_groups
-        for parameter in group['params']
-    }
-    norms = {
-        id(parameter)
-        for module in model.backbone.modules()
-        if isinstance(module, torch.nn.BatchNorm3d)
-        for parameter in module.parameters()
-    }
-    for parameter_name, parameter in model.named_parameters():
-        in_backbone = parameter_name.startswith('backbone.')
-        without = id(parameter) in norms or (
-            'vit' in name and in_backbone and parameter.dim() == 1
-        )
-        assert decay[id(parameter)] == (0 if without else 1e-4), parameter_name
+    without = set()
+    for module in model.backbone.modules():
+        is_norm = isinstance(module, torch.nn.BatchNorm3d)
+        for parameter in module.parameters():
+            if is_norm or ('vit' in name and parameter.dim() == 1):
+                without.add(parameter)
+    groups = wrapper.param_groups
+    decay = {p: group['weight_decay'] for group in groups for p in group['params']}
+    assert decay == {p: 0 if p in without else 1e-4 for p in model.parameters()}
 
 
 @each(TUBES)
 def test_configs_of_tubes_agree_with_themselves(path):
     config = Config.fromfile(path)
     (number,) = (n for name, n in TUBE_CLASSES.items() if name in path.name)
-    assert config.model.head.num_classes == number + 1
-    assert config.model.head.fallback_topk == 0
-    datasets = [config[f'{split}_dataloader'].dataset for split in ('train', 'test')]
-    assert [dataset.get('test_mode', False) for dataset in datasets] == [False, True]
-    assert [dataset.pipeline for dataset in datasets] == [
-        config.train_pipeline,
-        config.test_pipeline,
-    ]
+    head = config.model.head
+    assert (head.num_classes, head.fallback_topk) == (number + 1, 0)
+    datasets = []
+    for split in ('train', 'test'):
+        datasets.append(config[f'{split}_dataloader'].dataset)
+        assert datasets[-1].get('test_mode', False) == (split == 'test')
+        assert datasets[-1].pipeline == config[f'{split}_pipeline']
     for part in (*datasets, *config.test_evaluator):
         assert (part.ann_file, part.split) == (config.ann_file, config.split)
     every_frame = path.with_name(path.name.replace('-rgb', '-every-frame-rgb'))
@@ -120,12 +104,9 @@ def test_the_metafile_lists_the_zoo():
         assert model['Config'] == f'configs/stmixer/{model["Name"]}.py'
 
 
-def test_another_split_as_the_readme_shows(tmp_path):
+def test_another_split_as_the_readme_shows(write_text):
     (code,) = python_blocks('tools/data/jhmdb/README.md')
-    path = tmp_path / 'split.py'
-    path.write_text(code)
-    config = Config.fromfile(path)
-    for split in ('train', 'val', 'test'):
-        assert config[f'{split}_dataloader'].dataset.split == 2
-    for metrics in (config.val_evaluator, config.test_evaluator):
-        assert [metric.split for metric in metrics] == [2, 2]
+    config = Config.fromfile(write_text('split.py', code))
+    parts = [config[f'{s}_dataloader'].dataset for s in ('train', 'val', 'test')]
+    parts += [*config.val_evaluator, *config.test_evaluator]
+    assert [part.split for part in parts] == [2] * 7
