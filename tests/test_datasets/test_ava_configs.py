@@ -4,9 +4,6 @@ import pytest
 from mmengine.config import Config
 from run_tool import python_blocks
 from tiny_ava import FILM, LABEL_MAPS, NUM_FRAMES, build, evaluate, load, perfect, shown
-from tube_data import ava_lines, noisy, score
-
-from stmixer_mm.evaluation import FrameMAPMetric
 
 
 @pytest.mark.parametrize('version', ['2.1', '2.2'])
@@ -48,20 +45,3 @@ def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_pa
         first, _ = build(Config.fromfile(path), split)
         assert shown(first, frame_number) == (f'{FILM},0902', number)
     assert build(Config.fromfile(cut), 'train')[0]['inputs'].shape[1] == 32
-
-
-def test_several_files_count_as_one(write_text):
-    """The joint metric is the metric over the lines of all files together."""
-    truth, samples = noisy(0)
-    contents = dict(ann_file=ava_lines(truth), exclude_file=['v,3', 'w,5', 'x,8'])
-    contents['empty_keyframes_file'] = ['v,1', 'w,40']
-    whole, parts = {}, {}
-    for key, lines in contents.items():
-        whole[key] = write_text(key, *lines)
-        parts[key] = [write_text(f'{key}{n}', *lines[n::2]) for n in range(2)]
-    joint, expected = (
-        score(FrameMAPMetric(num_classes=4, **files), samples)
-        for files in (parts, whole)
-    )
-    assert joint == expected
-    assert 0 < joint['mAP/overall'] < 1

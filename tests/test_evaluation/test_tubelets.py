@@ -92,21 +92,6 @@ def test_order_padding_and_dumps_change_nothing(tmp_path, metric_type, options):
     assert evaluate_results([metric()], read_results(dump)) == values
 
 
-def test_tubelets_of_one_frame_are_boxes():
-    truth, samples = noisy(0)
-    clips = []
-    for sample in samples:
-        bboxes = sample['pred_instances']['bboxes'][:, None]
-        fields = dict(bboxes=bboxes, person_scores=np.ones(bboxes.shape[:2]))
-        instances = sample['pred_instances'] | fields
-        frames = np.array([sample['timestamp']])
-        clips.append(dict(sample, clip_frames=frames, pred_instances=instances))
-    linking = dict(linking=dict(min_length=5))
-    for metric_type, options in ((VideoMAPMetric, linking), (TubeFrameMAPMetric, {})):
-        metric = build(metric_type, truth, **options)
-        assert score(metric, clips) == score(metric, samples)
-
-
 def test_a_box_scores_as_its_person_is_there():
     truth = ground_truth({'v': {0: [still(2, 2, LEFT), still(3, 3, RIGHT)]}})
     frames = np.array([2, 3])
