@@ -20,26 +20,22 @@ MASK_HEAD = dict(
     loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
     loss_dice=dict(type='mmdet.DiceLoss'),
 )
+BACKBONE = dict(
+    type='ResNet3dSlowOnly', depth=18, base_channels=4, pretrained=None,
+    out_indices=(0, 1, 2, 3), norm_eval=True,
+)  # fmt: skip
 
 
 def tiny_decoder(**overrides) -> dict:
     settings = dict(
-        type='STMixerDecoder',
-        num_frames=2,
-        embed_dims=16,
-        num_queries=5,
-        num_stages=2,
-        num_heads=2,
-        feedforward_channels=32,
-        num_groups=2,
-        num_points=4,
+        type='STMixerDecoder', num_frames=2, embed_dims=16, num_queries=5, num_stages=2,
+        num_heads=2, feedforward_channels=32, num_groups=2, num_points=4,
         num_classes=NUM_CLASSES,
-    )
+    )  # fmt: skip
     return settings | overrides
 
 
 def tiny_deformable_decoder(**overrides) -> dict:
-    """Like :func:`tiny_decoder`."""
     settings = tiny_decoder(type='DeformableDecoder', num_levels=4)
     del settings['num_groups'], settings['num_points']
     return settings | overrides
@@ -58,14 +54,7 @@ def tiny_detector(decoder: dict | None = None, head: dict | None = None) -> dict
         data_preprocessor=dict(
             type='ClipDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3
         ),
-        backbone=dict(
-            type='ResNet3dSlowOnly',
-            depth=18,
-            base_channels=4,
-            pretrained=None,
-            out_indices=(0, 1, 2, 3),
-            norm_eval=True,
-        ),
+        backbone=dict(BACKBONE),
         neck=dict(
             type='ChannelProjection3D', in_channels=[4, 8, 16, 32], out_channels=16
         ),

@@ -48,7 +48,6 @@ def build(metric_type, truth, **options):
 
 
 def score(metric, samples):
-    """Values of samples."""
     metric.process(None, samples)
     return metric.evaluate(len(samples))
 
@@ -104,10 +103,9 @@ def noisy(seed, num_labels=3):
             tube = still(first, first + length - 1, box)
             tube[:, 1:] = (tube[:, 1:] + steps).clip(0, 99)
             persons.append((label, tube))
-        gttubes[name] = {
-            label: [tube for its, tube in persons if its == label]
-            for label in range(num_labels)
-        }
+        gttubes[name] = {label: [] for label in range(num_labels)}
+        for label, tube in persons:
+            gttubes[name][label].append(tube)
         for frame in range(1, 41):
             detections = []
             for label, tube in persons:
@@ -127,10 +125,9 @@ def untidy(seed, parts):
     truth, samples = noisy(seed)
     random = np.random.RandomState(seed)
     truth['labels'].append('nobody')
-    for tube in (
-        t for of in truth['gttubes'].values() for ts in of.values() for t in ts
-    ):
-        tube[:, 1:] += random.randint(0, parts, 4) / parts
+    for classes in truth['gttubes'].values():
+        for tube in itertools.chain(*classes.values()):
+            tube[:, 1:] += random.randint(0, parts, 4) / parts
     for sample in samples:
         instances = sample['pred_instances']
         shape = instances['bboxes'].shape

@@ -16,13 +16,7 @@ from stmixer_mm.apis.tracking import list_tubes
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.pictures import decode, encode
-from stmixer_mm.structures import (
-    Action,
-    Keyframe,
-    Person,
-    VideoDetections,
-    top_actions,
-)
+from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections, top_actions
 
 WALK, WAVE = ('walk', 0.9), ('wäve', 0.5)
 BBOXES = [[1, 2, 3, 4], [5, 6, 7.25, 8]]
