@@ -93,11 +93,10 @@ class MendedDataset(multisports_utils.Dataset):
     def get_vid_dets(self):
         table, detections = np.array(self.frm_alldets), {}
         for number, name in enumerate(self.video_list):
-            rows = table[table[:, 0] == number]
-            detections[name] = {
-                frame: {0: rows[rows[:, 1] == frame][:, [4, 5, 6, 7, 3]]}
-                for frame in range(1, self.nframes[name] + 1)
-            }
+            detections[name] = {}
+            for frame in range(1, self.nframes[name] + 1):
+                rows = table[(table[:, :2] == (number, frame)).all(axis=1)]
+                detections[name][frame] = {0: rows[:, [4, 5, 6, 7, 3]]}
         return detections
 
 
