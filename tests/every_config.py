@@ -83,17 +83,15 @@ def build_without_memory(config):
 
 def made_up_batch(num_classes, size, *, in_all_frames):
     """Two clips, one of them without a person."""
-    frames, height, width = size
+    (frames, *img_shape), samples = size, []
     clips = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    samples = []
-    for count in (2, 0):
+    for place, count in enumerate((2, 0)):  # also two keyframes of a sequence
         persons = [(5, 5, 40, 60), (30, 10, 80, 50)][:count], [(1, 2)] * count
-        place = len(samples)  # also two keyframes of a sequence
-        sizes = dict(img_shape=(height, width), num_classes=num_classes)
+        sizes = dict(img_shape=tuple(img_shape), num_classes=num_classes)
         sample = data_sample(*persons, **sizes, sequence_place=place)
         sample.entity_ids = range(count)
         bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
-        sample.gt_instances.masks = torch.ones(count, height, width, dtype=torch.bool)
+        sample.gt_instances.masks = torch.ones(count, *img_shape, dtype=torch.bool)
         sample.proposals = InstanceData(bboxes=bboxes.clone())
         if in_all_frames:
             sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
@@ -124,11 +122,11 @@ def assert_trains_and_predicts(config):
     assert_all_learn(model)
 
     for sample in model.eval().test_step(batch):
-        predictions = sample.pred_instances
-        assert ((predictions.bboxes >= 0) & (predictions.bboxes <= 1)).all()
-        assert len(predictions.scores) == len(predictions.bboxes)
-        assert predictions.scores.shape[-1] == model.num_classes
-        assert ((predictions.scores >= 0) & (predictions.scores <= 1)).all()
+        bboxes, scores = sample.pred_instances.bboxes, sample.pred_instances.scores
+        for values in bboxes, scores:
+            assert ((values >= 0) & (values <= 1)).all()
+        assert len(scores) == len(bboxes)
+        assert scores.shape[-1] == model.num_classes
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tiny_tubes
+import torch
 from mmaction.registry import DATASETS, METRICS
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -34,11 +35,8 @@ def keys(dataset):
 
 
 def test_every_frame_with_a_box_is_a_keyframe(build):
-    dataset = build()
-    assert keys(dataset) == [
-        *((RUN_1, frame) for frame in range(1, 21)),
-        *((SIT, frame) for frame in range(5, 21)),
-    ]
+    dataset, numbers = build(), {RUN_1: range(1, 21), SIT: range(5, 21)}
+    assert keys(dataset) == [(name, n) for name in numbers for n in numbers[name]]
     sample = dataset[2]
     # Frame 3 of the tube: moved twice by (1, 0).
     np.testing.assert_allclose(sample['gt_bboxes'] * SCALE, [[10, 4, 26, 40]])
@@ -101,12 +99,9 @@ def test_the_frame_of_the_boxes_is_in_the_middle_of_the_clip(build):
 def detect_perfectly(batch):
     """Samples of a batch with their ground truth as prediction."""
     for sample in batch['data_samples']:
-        height, width = sample.img_shape
-        truths = sample.gt_instances
-        sample.pred_instances = InstanceData(
-            bboxes=truths.bboxes / truths.bboxes.new_tensor([width, height] * 2),
-            scores=truths.labels * 0.9,
-        )
+        truth, size = sample.gt_instances, torch.tensor(sample.img_shape[::-1])
+        bboxes, scores = truth.bboxes / size.repeat(2), truth.labels * 0.9
+        sample.pred_instances = InstanceData(bboxes=bboxes, scores=scores)
     return batch['data_samples']
 
 

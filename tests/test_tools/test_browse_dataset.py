@@ -17,13 +17,9 @@ def packed(labels, dtype=torch.uint8):
     """A clip of 4 frames of 300x240, each of one grey, with a box in the keyframe."""
     greys = torch.tensor([10, 20, 30, 40])[None, :, None, None]
     bboxes = torch.tensor([[30.0, 60, 120, 200]])
-    return dict(
-        inputs=greys.expand(3, 4, 240, 300).to(dtype),
-        data_samples=ActionDataSample(
-            gt_instances=InstanceData(bboxes=bboxes, labels=labels),
-            metainfo=dict(img_key='a,0001'),
-        ),
-    )
+    truth = InstanceData(bboxes=bboxes, labels=labels)
+    sample = ActionDataSample(gt_instances=truth, metainfo=dict(img_key='a,0001'))
+    return dict(inputs=greys.expand(3, 4, 240, 300).to(dtype), data_samples=sample)
 
 
 def drawn(grey, colors=None, action='action 2', count=1):
@@ -53,24 +49,22 @@ def test_a_clip_of_tubelets_has_boxes_in_all_frames_and_words_for_the_others():
     assert describe_states(truth, 3) == [('unknown', *second), ('absent', *third)]
     picture = TOOL.draw_sample(sample, None, with_clip=True)
     assert picture.shape[1] == 4 * 450 + 3 * 8
-    shown = [first, second, third], [first, third], [first], [first]
-    for entry, colors in enumerate(shown):
-        tile = picture[-360:, entry * 458 :][:, :450]
-        expected = drawn(10 * entry + 10, colors, count=len(colors))
-        assert np.array_equal(tile, expected)
+    colors = [first, second, third], [first, third], [first], [first]
+    for entry in range(4):
+        expected = drawn(10 * entry + 10, colors[entry], count=len(colors[entry]))
+        assert np.array_equal(picture[-360:, entry * 458 :][:, :450], expected)
 
 
 def test_sheets_and_folders_by_seed(tmp_path):
-    config = write_project(tmp_path)
+    config, folder = write_project(tmp_path), tmp_path / 'new'
     flip, last = "dict(type='Flip', flip_ratio=0.5), ", "dict(type='FormatShape'"
     config.write_text(config.read_text().replace(last, flip + last))
-    sheets, path = [], tmp_path / 'new' / 'sheet.png'
+    sheets, path = [], folder / 'sheet.png'
     for seed in (0, 0, 1, 2):
         run_tool('browse_dataset', config, '--seed', seed, '--sheet', path)
         sheets.append(path.read_bytes())
-    assert sheets[0] == sheets[1]
-    assert len(set(sheets)) > 1
-    run_tool('browse_dataset', config, '--number', 2, '--out', tmp_path / 'out')
-    files = sorted((tmp_path / 'out').iterdir())
+    assert sheets[0] == sheets[1] and len(set(sheets)) > 1
+    run_tool('browse_dataset', config, '--number', 2, '--out', folder)
+    files = sorted(folder.glob('*.jpg'))
     assert [file.name for file in files] == ['0000.jpg', '0001.jpg']
     assert cv2.imread(str(files[0])) is not None

@@ -5,17 +5,15 @@ import sys
 
 import pytest
 from run_tool import ROOT, load_tool
+from tiny_stmixer import tool_environment
 
 cli = load_tool('tools/cli.py')
 
 
 def run(*arguments):
-    code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import cli; cli.main()'
-    return subprocess.run(
-        [sys.executable, '-X', 'importtime', '-c', code, *arguments],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, '-X', 'importtime', ROOT / 'tools/cli.py', *arguments]
+    environment = tool_environment()
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_the_help_that_is_kept_is_that_of_the_tools():
@@ -30,13 +28,13 @@ def test_the_help_that_is_kept_is_that_of_the_tools():
 @pytest.mark.parametrize(
     ('arguments', 'status', 'shown'),
     [
-        (['--help'], 0, '  detect    Detect persons'),
-        (['train', '--help'], 0, 'usage: stmixer train [-h]'),
-        (['trian', 'x.py'], 2, "no verb 'trian'; did you mean train?"),
+        ('--help', 0, '  detect    Detect persons'),
+        ('train --help', 0, 'usage: stmixer train [-h]'),
+        ('trian x.py', 2, "no verb 'trian'; did you mean train?"),
     ],
 )
 def test_help_imports_neither_the_package_nor_torch(arguments, status, shown):
-    done = run(*arguments)
+    done = run(*arguments.split())
     assert done.returncode == status
     imported = [line.split('|')[-1].strip() for line in done.stderr.splitlines()]
     assert shown in done.stdout + done.stderr
