@@ -98,7 +98,7 @@ def test_every_frame_has_the_true_box(video, clip_len, frame_interval, part, fra
     assert [keyframe.frame_index for keyframe in keyframes] == list(frames)
     assert {tuple(keyframe.ids) for keyframe in keyframes} == {(keyframes[0].ids[0],)}
     for keyframe in keyframes:
-        assert keyframe.time_s == pytest.approx(keyframe.frame_index / 10)
+        assert keyframe.time_s == pytest.approx(keyframe.frame_index / 10, rel=1e-7)
         bbox = true_box(keyframe.frame_index, *WALKER[2:])
         np.testing.assert_allclose(keyframe.bboxes, [bbox], atol=1e-9)
         assert keyframe.actions == [[('walk', pytest.approx(0.6))]]
