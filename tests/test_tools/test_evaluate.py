@@ -66,10 +66,9 @@ def write(content):
     return path
 
 
-def evaluate(results, config, *options):
+def evaluate(results, config):
     """Values of results."""
-    files = write(results), config, '--json', 'values.json'
-    run_tool('evaluate', *files, *options)
+    run_tool('evaluate', write(results), config, '--json', 'values.json')
     values = json.loads(Path('values.json').read_text())
     values.pop('intervals')
     return values
