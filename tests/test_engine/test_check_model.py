@@ -17,10 +17,6 @@ from stmixer_mm.engine.hooks import CheckModelHook
 from stmixer_mm.errors import UserError
 
 
-def draw():
-    return random.random(), np.random.rand(), torch.rand(1).item()
-
-
 def test_a_check_changes_nothing(tmp_path):
     """Among it the random numbers, of which the pipeline draws some."""
     config = Config.fromfile(write_project(tmp_path))
@@ -35,7 +31,7 @@ def test_a_check_changes_nothing(tmp_path):
     for check in (lambda runner: None, CheckModelHook().before_run):
         set_random_seed(0)
         check(runner)
-        drawn.append(draw())
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
     assert drawn[0] == drawn[1]
     assert all(module.training for module in runner.model.decoder.modules())
     torch.testing.assert_close(runner.model.state_dict(), weights, rtol=0, atol=0)

@@ -6,10 +6,8 @@ from torch import nn
 def test_bfloat16_trains_parameters_of_32_bits():
     model = nn.Linear(2, 1)
     weight = model.weight.clone()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    wrapper = OPTIM_WRAPPERS.build(
-        dict(type='BFloat16OptimWrapper', optimizer=optimizer)
-    )
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    wrapper = OPTIM_WRAPPERS.build(dict(type='BFloat16OptimWrapper', optimizer=sgd))
     with wrapper.optim_context(model):
         outputs = model(torch.ones(3, 2))
     assert outputs.dtype is torch.bfloat16

@@ -11,6 +11,7 @@ from kept_bytes import bytes_kept_for_backward
 from mmcv.cnn import ConvModule
 from tiny import batch, build_detector, data_sample
 from torch import nn
+from torch.testing import assert_close
 
 from stmixer_mm.apis import init_detector
 from stmixer_mm.compat import autocast_dtype
@@ -19,7 +20,6 @@ from stmixer_mm.engine.hooks import LeanConvolutionsHook
 from stmixer_mm.engine.speed import fold_batch_norms, speed_up
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
-AT_EACH_CALL = dict(efficient_conv_bn_eval=True)
 
 
 @pytest.fixture(params=[False, True], ids=['float32', 'bfloat16'])
@@ -57,33 +57,30 @@ def last_stage(model, clips):
 @pytest.mark.parametrize('name', ['framewise-fpn-batchnorm-leaky', 'csn'])
 def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
     model = init_detector(exchanged(name), None)
-    pipeline = model.cfg.train_pipeline
-    (frames,) = (step.clip_len for step in pipeline if 'clip_len' in step)
+    (frames,) = (s.clip_len for s in model.cfg.train_pipeline if 'clip_len' in s)
     for stage in model.decoder.stages:  # which starts with boxes that stay
         nn.init.normal_(stage.box_branch[-1].weight, std=0.01)
     trained(model)
     clips = torch.randint(0, 256, (2, 3, frames, 64, 96), dtype=torch.uint8)
     expected = last_stage(model, clips)
-    assert speed_up(model) is model
+    speed_up(model)
     assert not norms_of(model)
     mixing = [part for part in model.modules() if hasattr(part, 'pack')]
     assert {bool(part.packed) for part in mixing} == {speed.packs_linears()}
-    scores, bboxes = (0.03, 1.0) if in_bfloat16 else (1e-4, 1e-2)
-    tolerances = (scores, scores, bboxes)
-    for output, values, atol in zip(
-        last_stage(model, clips), expected, tolerances, strict=True
-    ):
-        torch.testing.assert_close(output, values, rtol=0, atol=atol)
+    scores_atol, bboxes_atol = (0.03, 1.0) if in_bfloat16 else (1e-4, 1e-2)
+    *scores, bboxes = last_stage(model, clips)
+    assert_close(scores, [*expected[:2]], rtol=0, atol=scores_atol)
+    assert_close(bboxes, expected[2], rtol=0, atol=bboxes_atol)
 
 
 def test_bfloat16_where_the_processor_has_it(in_bfloat16):
-    model, types = speed_up(trained(build_detector())), []
+    model, dtypes = speed_up(trained(build_detector())), []
     model.neck.projections[0].register_forward_hook(
-        lambda module, args, output: types.append(output.dtype)
+        lambda module, args, output: dtypes.append(output.dtype)
     )
     with torch.inference_mode():
         (sample,) = model.test_step(batch(data_sample()))
-    assert types == [torch.bfloat16 if in_bfloat16 else torch.float32]
+    assert dtypes == [torch.bfloat16 if in_bfloat16 else torch.float32]
     assert sample.pred_instances.scores.dtype == torch.float32
     # Autocast ends with the call, and with its error.
     with pytest.raises(AttributeError), torch.inference_mode():
@@ -92,12 +89,9 @@ def test_bfloat16_where_the_processor_has_it(in_bfloat16):
 
 
 def test_lean_convolutions_learn_the_same():
-    torch.manual_seed(0)
-    of_volumes = dict(conv_cfg=dict(type='Conv3d'), norm_cfg=dict(type='BN3d'))
+    volumes = dict(conv_cfg=dict(type='Conv3d'), norm_cfg=dict(type='BN3d'))
     relu6 = dict(act_cfg=dict(type='ReLU6'))
-    layers = nn.Sequential(
-        conv_module(**of_volumes, **relu6), conv_module(**of_volumes)
-    )
+    layers = nn.Sequential(conv_module(**volumes, **relu6), conv_module(**volumes))
     lean = deepcopy(trained(layers))
     LeanConvolutionsHook().before_train(SimpleNamespace(model=lean))
     assert lean[0].conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
@@ -108,15 +102,12 @@ def test_lean_convolutions_learn_the_same():
         num_bytes.append(bytes_kept_for_backward(run, [*model.parameters(), inputs]))
         run().square().sum().backward()
     assert num_bytes[1] < num_bytes[0]
-    gradients, lean_gradients = (
-        [parameter.grad for parameter in model.parameters()] for model in (layers, lean)
-    )
-    torch.testing.assert_close(lean_gradients, gradients, rtol=1e-4, atol=1e-4)
+    for ours, expected in zip(lean.parameters(), layers.parameters(), strict=True):
+        assert_close(ours.grad, expected.grad, rtol=1e-4, atol=1e-4)
 
 
 def conv_module(**settings):
-    settings = dict(norm_cfg=dict(type='BN')) | settings
-    return ConvModule(3, 3, 3, padding=1, **settings)
+    return ConvModule(3, 3, 3, padding=1, **dict(norm_cfg=dict(type='BN')) | settings)
 
 
 def sharing():
@@ -145,7 +136,9 @@ def test_what_cannot_be_folded_stays(name):
     assert torch.equal(module(image), expected)
 
 
-@pytest.mark.parametrize('settings', [dict(bias=True), dict(groups=3), AT_EACH_CALL])
+@pytest.mark.parametrize(
+    'settings', [dict(bias=True), dict(groups=3), dict(efficient_conv_bn_eval=True)]
+)
 @pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
 def test_folded(settings):
     module = trained(conv_module(**settings))
@@ -155,4 +148,4 @@ def test_folded(settings):
     assert norms_of(module)  # which is training
     fold_batch_norms(module.eval())
     assert not norms_of(module)
-    torch.testing.assert_close(module(image), expected, atol=1e-5, rtol=1e-5)
+    assert_close(module(image), expected, atol=1e-5, rtol=1e-5)
