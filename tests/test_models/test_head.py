@@ -2,8 +2,10 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from run_tool import ROOT
-from tiny import data_sample, tiny_head
+from tiny import data_sample, tiny_head, two
+from torch.testing import assert_close
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
@@ -34,8 +36,7 @@ def test_literal_matching():
     output = stage_output(
         [SURE, UNSURE, SURE], [(0, 0, 10, 10), (50, 10, 90, 50), (5, 5, 41, 60)]
     )
-    truth = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
-    targets = targets_of(make_head(), output, [truth])
+    targets = targets_of(make_head(), output, [two()])
     assert targets.persons.tolist() == [BACKGROUND, PERSON, PERSON]
     assert targets.bboxes.tolist() == [[50, 10, 90, 50], [5, 5, 40, 60]]
     assert targets.actions.tolist() == [[0, 1, 1], [1, 0, 0]]  # dummy column gone
@@ -47,14 +48,14 @@ def test_literal_losses():
     truth = data_sample([(0, 0, 96, 64)], [(1,)])
     losses = make_head().loss([output], [truth])[0]
     log2 = torch.tensor(2.0).log()
-    torch.testing.assert_close(losses['loss_person'], 2 * log2)
-    torch.testing.assert_close(losses['loss_bbox'], torch.tensor(2 * (0.5 + 0.5)))
-    torch.testing.assert_close(losses['loss_iou'], torch.tensor(2 * 0.75))
-    torch.testing.assert_close(losses['loss_action'], 0.3 * 3 * log2)
+    assert_close(losses['loss_person'], 2 * log2)
+    assert_close(losses['loss_bbox'], torch.tensor(2 * (0.5 + 0.5)))
+    assert_close(losses['loss_iou'], torch.tensor(2 * 0.75))
+    assert_close(losses['loss_action'], 0.3 * 3 * log2)
 
 
-def predict(head, output, img_shape=(64, 96)):
-    (predictions,) = head.predict([output], [data_sample(img_shape=img_shape)])
+def predict(output, **settings):
+    (predictions,) = make_head(**settings).predict([output], [data_sample()])
     return predictions
 
 
@@ -64,14 +65,10 @@ def test_predictions_keep_sure_queries_in_order():
         [(0, 0, 1, 1), (-5, 3, 20, 30), (0, 0, 2, 2), (48, 32, 200, 100)],
         [[0.0, 0.0, 0.0]] * 3 + [[0.0, 20.0, -20.0]],
     )
-    predictions = predict(make_head(), output)
-    expected = torch.tensor(
-        [[0, 3 / 64, 20 / 96, 30 / 64], [0.5, 0.5, 95 / 96, 63 / 64]]
-    )
-    torch.testing.assert_close(predictions.bboxes, expected)
-    torch.testing.assert_close(
-        predictions.scores, torch.tensor([[0, 0.5, 0.5, 0.5], [0, 0.5, 1, 0]])
-    )
+    predictions = predict(output)
+    bboxes = [[0, 3 / 64, 20 / 96, 30 / 64], [0.5, 0.5, 95 / 96, 63 / 64]]
+    assert_close(predictions.bboxes, torch.tensor(bboxes))
+    assert_close(predictions.scores, torch.tensor([[0, 0.5, 0.5, 0.5], [0, 0.5, 1, 0]]))
 
 
 @pytest.mark.parametrize('topk, count', [(0, 0), (2, 2), (9, 3)])
@@ -79,7 +76,7 @@ def test_fallback_keeps_the_best(topk, count):
     output = stage_output(
         [UNSURE, [-1.0, 1.0], [-2.0, 2.0]], [(0, 0, 9, 9), (0, 0, 48, 32), (0, 0, 8, 8)]
     )
-    predictions = predict(make_head(fallback_topk=topk), output)
+    predictions = predict(output, fallback_topk=topk)
     assert len(predictions) == count
     if count:
         assert predictions.bboxes[0].tolist() == [0, 0, 0.5, 0.5]  # best first
@@ -87,13 +84,11 @@ def test_fallback_keeps_the_best(topk, count):
 
 def test_scores_times_person_score():
     output = stage_output([[1.0, 0.0]], [(0, 0, 9, 9)])
-    product = predict(make_head(score_mode='product'), output).scores
-    person = torch.tensor([1.0, 0.0]).softmax(0)[0]
-    torch.testing.assert_close(product[0, 1:], torch.full((3,), 0.5) * person)
+    scores = predict(output, score_mode='product').scores
+    assert_close(scores[0, 1:], torch.full((3,), 0.5) * torch.tensor(1.0).sigmoid())
 
 
 FOCAL = dict(type='mmdet.FocalLoss', loss_weight=2.0)
-HUNGARIAN = dict(type='mmdet.HungarianAssigner')
 # Its default iou_calculator is a part of mmdet without a prefix.
 MAX_IOU = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.6, neg_iou_thr=0.4)
 
@@ -109,19 +104,11 @@ def random_output(queries=6):
     return StageOutput(person_logits, action_logits, boxes)
 
 
-TWO = [(5, 5, 40, 60), (50, 10, 90, 50)]
-
-
-def two_persons():
-    return data_sample(TWO, [(1,), (2, 3)])
-
-
 def test_sigmoid_costs_see_the_person_score():
     """Raw logits (5, 6) and (1, -1) would be matched the other way round."""
     output = stage_output([[5.0, 6.0], [1.0, -1.0]], [(0, 0, 9, 9)] * 2)
-    head = make_head(
-        assigner=dict(**HUNGARIAN, match_costs=[dict(type='mmdet.FocalLossCost')])
-    )
+    costs = [dict(type='mmdet.FocalLossCost')]
+    head = make_head(assigner=dict(type='mmdet.HungarianAssigner', match_costs=costs))
     targets = targets_of(head, output, [data_sample([(0, 0, 9, 9)], [(1,)])])
     assert targets.action_rows.tolist() == [1]
 
@@ -130,35 +117,10 @@ def test_sigmoid_person_loss_is_the_hosts_on_margins():
     """The host takes class numbers, 0 for a person and 1 for none."""
     output = random_output()
     head = make_head(loss_person=FOCAL)
-    targets = targets_of(head, output, [two_persons()])
-    logits = output.person_logits[0]
-    expected = MODELS.build(FOCAL)(
-        logits[:, :1] - logits[:, 1:], targets.persons, avg_factor=2
-    )
-    ours = head.loss([output], [two_persons()])[0]['loss_person']
-    torch.testing.assert_close(ours, expected)
-
-
-@pytest.mark.parametrize(
-    'loss',
-    [
-        dict(type='mmdet.FocalLoss', loss_weight=8.0),
-        dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, class_weight=[1, 2, 3]),
-    ],
-    ids=lambda loss: loss['type'],
-)
-def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
-    head = make_head(loss_action=loss)
-    output = random_output()
-    targets = targets_of(head, output, [two_persons()])
-    pair_losses = MODELS.build(loss)(
-        output.action_logits[0, targets.action_rows],
-        targets.actions,
-        reduction_override='none',
-    )
-    assert pair_losses.shape == (2, 3)
-    ours = head.loss([output], [two_persons()])[0]['loss_action']
-    torch.testing.assert_close(ours, pair_losses.sum() / 2)
+    persons = targets_of(head, output, [two()]).persons
+    margins = output.person_logits[0] @ torch.tensor([[1.0], [-1.0]])
+    ours = head.loss([output], [two()])[0]['loss_person']
+    assert_close(ours, MODELS.build(FOCAL)(margins, persons, avg_factor=2))
 
 
 MIXING = (ROOT / 'docs' / 'mixing.md').read_text()
@@ -176,22 +138,21 @@ def test_losses_of_twice_the_actions_are_twice_as_high(name):
     output, terms = random_output(), []
     for times in (1, 2):
         head = make_head(loss_action=loss, num_classes=1 + 3 * times)
-        truth = two_persons()
-        labels = truth.gt_instances.labels
-        actions = labels[:, 1:].repeat(1, times)
-        truth.gt_instances.labels = torch.cat([labels[:, :1], actions], dim=1)
+        truth = two()
+        dummy, actions = truth.gt_instances.labels.split((1, 3), dim=1)
+        labels = torch.cat([dummy, actions.repeat(1, times)], dim=1)
+        truth.gt_instances.labels = labels
         logits = output.action_logits.repeat(1, 1, times)
         stages = [output._replace(action_logits=logits)]
         terms.append(head.loss(stages, [truth])[0]['loss_action'].item())
-    assert terms[1] == pytest.approx(2 * terms[0], rel=1e-3)
-    assert terms[0] > 0
+    assert terms[1] == pytest.approx(2 * terms[0], rel=1e-3) and terms[0] > 0
 
 
 def test_losses_are_those_of_a_compiled_model():
     """Matching stands outside of the graph."""
-    head, output, truth = make_head(), random_output(), [two_persons()]
+    head, output, truth = make_head(), random_output(), [two()]
     compiled = torch.compile(head.loss, backend='eager')
-    torch.testing.assert_close(compiled([output], truth), head.loss([output], truth))
+    assert_close(compiled([output], truth), head.loss([output], truth))
 
 
 def test_one_person_to_many_queries():
@@ -200,7 +161,6 @@ def test_one_person_to_many_queries():
     output = stage_output(
         [[2.0, 0.0], [1.0, 0.0], [0.0, 3.0], [0.0, 1.0]],
         [(0, 0, 40, 36), (0, 0, 30, 40), (60, 30, 90, 60), (0, 0, 20, 40)],
-        [[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [3.0, 0.0, 0.0], [4.0, 0.0, 0.0]],
     )
     truth = data_sample([person], [(1,)])
     head = make_head(assigner=MAX_IOU)
@@ -208,23 +168,17 @@ def test_one_person_to_many_queries():
     assert targets.action_rows.tolist() == [0, 1]
     assert targets.person_rows.tolist() == [0, 1, 2]
     assert targets.bboxes.tolist() == [list(person)] * 2
-
-    expected = torch.nn.functional.cross_entropy(
-        output.person_logits[0, :3],
-        torch.tensor([PERSON, PERSON, BACKGROUND]),
-        weight=torch.tensor([1, 0.1]),
-    )
+    logits, persons = output.person_logits[0, :3], [PERSON, PERSON, BACKGROUND]
+    expected = F.cross_entropy(logits, torch.tensor(persons), torch.tensor([1, 0.1]))
     loss = head.loss([output], [truth])[0]['loss_person']
-    torch.testing.assert_close(loss, 2 * expected)
+    assert_close(loss, 2 * expected)
 
 
-@pytest.mark.parametrize('loss', [FOCAL, None])
-@pytest.mark.parametrize('assigner', [None, MAX_IOU], ids=['one', 'many'])
+@pytest.mark.parametrize('loss', [dict(loss_person=FOCAL), {}], ids=['focal', 'softmax'])
+@pytest.mark.parametrize('assigner', [{}, dict(assigner=MAX_IOU)], ids=['one', 'many'])
 def test_without_persons_losses_are_finite_with_a_gradient(loss, assigner):
-    settings = dict(loss_person=loss, assigner=assigner)
-    head = make_head(**{k: v for k, v in settings.items() if v is not None})
     output = random_output()
-    losses = head.loss([output], [data_sample()])[0]
+    losses = make_head(**loss, **assigner).loss([output], [data_sample()])[0]
     sum(losses.values()).backward()
     assert all(values.grad.isfinite().all() for values in output)
     person = losses.pop('loss_person')
@@ -233,41 +187,31 @@ def test_without_persons_losses_are_finite_with_a_gradient(loss, assigner):
 
 def test_a_batch_adds_up_to_its_clips():
     """Sums over clips over the number of pairs, also of sigmoid losses."""
-    head = make_head(loss_person=FOCAL)
-    first, second = random_output(), stage_output([SURE, UNSURE], TWO)
-    alone = [
-        head.loss([StageOutput(*(v[:, :2] for v in output))], [truth])[0]['loss_person']
-        for output, truth in ((first, two_persons()), (second, data_sample()))
-    ]
-    joined = StageOutput(
-        *(torch.cat((a[:, :2], b)) for a, b in zip(first, second, strict=True))
-    )
-    together = head.loss([joined], [two_persons(), data_sample()])[0]['loss_person']
-    torch.testing.assert_close(together, (2 * alone[0] + alone[1]) / 2)
+    first = random_output(2)
+    second = stage_output([SURE, UNSURE], [(5, 5, 40, 60), (50, 10, 90, 50)])
+    joined = StageOutput(*map(torch.cat, zip(first, second, strict=True)))
+
+    def loss(output, *truth):
+        return make_head(loss_person=FOCAL).loss([output], truth)[0]['loss_person']
+
+    expected = (2 * loss(first, two()) + loss(second, data_sample())) / 2
+    assert_close(loss(joined, two(), data_sample()), expected)
 
 
 def test_persons_that_are_known_need_no_matching():
     """Queries match whatever they look like; -1 is padding."""
     head, output = make_head(), random_output()
     known_persons = {'dn.': torch.tensor([[2, 1, -1, 2, 1, -1]])}
-    losses, _ = head.loss([output] * 2, [two_persons()], known_persons)
-    terms = ['loss_person', 'loss_bbox', 'loss_iou', 'loss_action']
-    assert sorted(losses) == sorted(
-        prefix + term for prefix in ('d0.', '', 'd0.dn.', 'dn.') for term in terms
-    )
+    losses, _ = head.loss([output] * 2, [two()], known_persons)
+    terms = {'loss_person', 'loss_bbox', 'loss_iou', 'loss_action'}
+    prefixes = 'd0.', '', 'd0.dn.', 'dn.'
+    assert {*losses} == {prefix + term for prefix in prefixes for term in terms}
     rows = [0, 1, 3, 4]
-    boxes = output.bboxes[0, rows]
-    expected = torch.tensor([TWO[1], TWO[0], TWO[1], TWO[0]], dtype=torch.float32)
-    scale = torch.tensor([96.0, 64, 96, 64])
-    torch.testing.assert_close(
-        losses['dn.loss_bbox'], 2 * ((boxes - expected) / scale).abs().sum() / 4
-    )
-    torch.testing.assert_close(
-        losses['dn.loss_person'],
-        2 * torch.nn.functional.cross_entropy(
-            output.person_logits[0, rows], torch.tensor([PERSON] * 4)
-        ),
-    )  # fmt: skip
+    truth = two().gt_instances.bboxes[[1, 0, 1, 0]]
+    distances = (output.bboxes[0, rows] - truth) / torch.tensor([96.0, 64, 96, 64])
+    assert_close(losses['dn.loss_bbox'], 2 * distances.abs().sum() / 4)
+    logits, persons = output.person_logits[0, rows], torch.tensor([PERSON] * 4)
+    assert_close(losses['dn.loss_person'], 2 * F.cross_entropy(logits, persons))
     sum(losses.values()).backward()
     for values in output:
         assert not values.grad[0, [2, 5]].any()
@@ -298,7 +242,6 @@ def test_a_person_without_an_action_is_background_of_a_softmax():
     without = data_sample([boxes[0]], [()])
     losses = head.loss([output], [without])[0]
     logits = torch.tensor([[0, 0.0, 1, 2], [0, 3.0, 0, 0]])
-    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(2).long())
-    torch.testing.assert_close(losses['loss_action'], expected)
+    assert_close(losses['loss_action'], F.cross_entropy(logits, torch.zeros(2).long()))
     with pytest.raises(UserError, match='several actions'):
         head.loss([output], [data_sample([boxes[0]], [(1, 2)])])
