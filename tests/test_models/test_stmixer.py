@@ -18,22 +18,14 @@ from tiny import (
     tiny_detector,
     two,
 )
-from tiny_tubelets import (
-    ALWAYS,
-    LEAVES,
-    SOFTMAX,
-    SPARSE,
-    tube_detector,
-    tube_sample,
-)
+from tiny_tubelets import ALWAYS, LEAVES, SOFTMAX, SPARSE, tube_detector, tube_sample
+from torch.testing import assert_close
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import precision
-from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
-from stmixer_mm.models.parts import QueryPart
+from stmixer_mm.projects.denoising import DenoisingQueries
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import Queries
 
 TWO, NONE = two(), nobody()
 
@@ -44,15 +36,11 @@ def test_a_batch_is_its_clips_one_by_one():
     together = model.data_preprocessor(batch(*samples))
     with torch.no_grad():
         outputs = model(**together, mode='tensor')
-        shapes = [[values.shape[2:] for values in output] for output in outputs]
-        assert shapes == [[(2,), (3,), (4,)]] * 2
         for clip, sample in enumerate(samples):
             alone = model(together['inputs'][clip : clip + 1], [sample], mode='tensor')
-            for output, single in zip(outputs, alone, strict=True):
-                for ours, expected in zip(output, single, strict=True):
-                    torch.testing.assert_close(
-                        ours[clip : clip + 1], expected, rtol=1e-4, atol=1e-4
-                    )
+            for output, expected in zip(outputs, alone, strict=True):
+                ours = tuple(values[clip : clip + 1] for values in output)
+                assert_close(ours, tuple(expected), rtol=1e-4, atol=1e-4)
 
 
 ONE_OF_ALL = tiny_detector(tiny_decoder(num_queries=1, num_points=3, num_frames=1))
@@ -90,23 +78,18 @@ def test_nan_names_the_sample():
     data = batch(TWO, data_sample([(1, 1, 9, 9)], [(1,)], name='broken,0007'))
     data['inputs'][1] = torch.full((3, 2, 64, 96), float('nan'))
     data = model.data_preprocessor(data, training=True)
-    sentence = "bboxes of stage 0 of 'broken,0007' is NaN or infinite; check"
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match="bboxes of stage 0 of 'broken,0007' is NaN"):
         model(**data, mode='loss')
 
 
 def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     """``init_cfg`` fills the backbone and leaves the decoder initialised."""
-    pretrained = {
-        f'backbone.{name}': torch.full_like(value, 0.25)
-        for name, value in build_detector().backbone.state_dict().items()
-    }
-    torch.save(dict(state_dict=pretrained), tmp_path / 'recogniser.pth')
-    config = tiny_detector()
-    config['init_cfg'] = dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'recogniser.pth')
-    )
-    model = MODELS.build(config)
+    weights = build_detector().backbone.state_dict(prefix='backbone.')
+    quarters = {name: torch.full_like(value, 0.25) for name, value in weights.items()}
+    checkpoint = str(tmp_path / 'recogniser.pth')
+    torch.save(dict(state_dict=quarters), checkpoint)
+    init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+    model = MODELS.build(tiny_detector() | dict(init_cfg=init_cfg))
     model.init_weights()
     assert (model.backbone.layer1[0].conv1.conv.weight == 0.25).all()
     assert not model.decoder.stages[1].box_branch[-1].weight.any()
@@ -127,34 +110,22 @@ def test_query_vectors_come_with_their_persons_and_change_nothing():
     instances = predict()
     assert {*instances.keys()} - {*plain.keys()} == {'query_vectors'}
     for name, value in plain.items():
-        torch.testing.assert_close(instances[name], value, rtol=0, atol=0)
+        assert_close(instances[name], value, rtol=0, atol=0)
     rows = torch.cdist(instances.query_vectors, stages[-1][0]).argmin(dim=1)
     assert (rows.diff() > 0).all() and 0 < len(rows) < 5
-    torch.testing.assert_close(instances.query_vectors, stages[-1][0, rows])
+    assert_close(instances.query_vectors, stages[-1][0, rows])
 
 
 @MODELS.register_module()
-class WatchedQueries(QueryPart):
-    """Further queries, of which the first belong to the persons of the clip."""
+class WatchedQueries(DenoisingQueries):
+    """Further queries, which note what their part is told."""
 
     def __init__(self, *, prefix, **sizes):
         super().__init__(**sizes)
         self.prefix, self.calls = prefix, []
 
     def enter_training(self, batch):
-        clips = len(batch.data_samples)
-        vectors = torch.full((clips, 3, self.embed_dims), len(self.prefix) + 1.0)
-        boxes_xyzr = torch.tensor([48.0, 32, 6.3, -0.58]).expand(clips, 3, 4)
-        counts = [[len(sample.gt_instances)] for sample in batch.data_samples]
-        places = torch.arange(1, 4)
-        return ExtraQueries(
-            Queries(vectors, vectors),
-            boxes_xyzr,
-            blocked=torch.zeros(3, 3, dtype=torch.bool),
-            hidden=torch.ones(3, dtype=torch.bool),
-            persons=torch.where(places <= torch.tensor(counts), places, -1),
-            prefix=self.prefix,
-        )
+        return super().enter_training(batch)._replace(prefix=self.prefix)
 
     def loss(self, batch, outputs, persons):
         self.calls.append((outputs.boxes_xyzr.size(1), persons.tolist()))
@@ -163,10 +134,8 @@ class WatchedQueries(QueryPart):
 
 def test_parts_add_queries_whose_persons_are_known():
     part = dict(type='WatchedQueries')
-    config = tiny_detector() | dict(
-        noised=dict(part, prefix='dn.'), doubled=dict(part, prefix='twice.'), other=None
-    )
-    model = build_detector(config)
+    parts = dict(noised=dict(part, prefix='dn.'), doubled=dict(part, prefix='twice.'))
+    model = build_detector(tiny_detector() | parts | dict(other=None))
     losses = losses_of(model, TWO, NONE)
     expected = {'loss_dn.watched', 'loss_twice.watched', 'd0.dn.loss_iou'}
     assert expected | {'d0.twice.loss_iou'} <= {*losses}
@@ -177,9 +146,7 @@ def test_parts_add_queries_whose_persons_are_known():
     # No query attends to hidden ones: the decoder's own say what they say alone.
     plain = build_detector()
     plain.load_state_dict(model.state_dict(), strict=False)
-    torch.testing.assert_close(
-        losses['loss_person'], losses_of(plain, TWO, NONE)['loss_person']
-    )
+    assert_close(losses['loss_person'], losses_of(plain, TWO, NONE)['loss_person'])
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -190,10 +157,8 @@ def test_no_tensor_of_the_host_takes_part(tubelets, backend, monkeypatch):
     monkeypatch.setattr(precision, 'autocast_dtype', lambda _: None)
     monkeypatch.setattr(SAMPLING_BACKENDS[backend], 'is_available', lambda _: True)
     decoder = dict(sampling_backend=backend)
-    config = tiny_detector(tiny_decoder(**decoder))
-    if tubelets:
-        config = tube_detector(**decoder)
-    model = build_detector(config).to('meta')
+    plain = tiny_detector(tiny_decoder(**decoder))
+    model = build_detector(tube_detector(**decoder) if tubelets else plain).to('meta')
     clips = torch.zeros(2, 3, 4 if tubelets else 2, 64, 96, device='meta')
     for stage in model(clips, [TWO, NONE], mode='tensor'):
         assert {values.device.type for values in stage} == {'meta'}
@@ -217,4 +182,4 @@ def test_a_forward_pass_is_one_graph(tubelets):
         outputs = compiled(clips, [TWO, NONE], mode='tensor')
         expected = model(clips, [TWO, NONE], mode='tensor')
     outputs, expected = [*map(tuple, outputs)], [*map(tuple, expected)]
-    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-4)
+    assert_close(outputs, expected, rtol=1e-5, atol=1e-4)
