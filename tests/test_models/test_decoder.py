@@ -37,12 +37,18 @@ def gradients(decoder, outputs, feats):
     return torch.autograd.grad(loss, [*decoder.parameters(), *feats])
 
 
+def assert_same_outputs_and_gradients(decoder, twin, feats, size=(70, 100)):
+    outputs, expected = run(decoder, feats, size), run(twin, feats, size)
+    assert_all_close(outputs, expected, 1e-5)
+    ours = gradients(decoder, outputs, feats)
+    assert_all_close(ours, gradients(twin, expected, feats), 1e-4)
+
+
 def test_a_back_end_of_ones_own_is_a_row(monkeypatch):
     with pytest.raises(UserError, match="'nearest' is unknown; use one of 'auto', "):
         make_decoder(sampling_backend='nearest')
     monkeypatch.setitem(SAMPLING_BACKENDS, 'nearest', SAMPLING_BACKENDS['grid_sample'])
-    settings = tiny_decoder() | dict(sampling_backend='nearest')
-    check_part(STMixerDecoder, settings)  # of the config
+    check_part(STMixerDecoder, tiny_decoder(sampling_backend='nearest'))
     decoder = make_decoder(sampling_backend='nearest')
     run(decoder, made_up_feats(decoder))
 
@@ -55,12 +61,7 @@ def test_a_back_end_of_ones_own_is_a_row(monkeypatch):
 @pytest.mark.parametrize('backend', ['embedding_bag', 'grid_means'])
 def test_equals_the_literal_formulation(backend, sizes):
     decoder, literal = make_twins(dict(sampling_backend=backend), LITERAL, **sizes)
-    feats = made_up_feats(decoder)
-    outputs, expected = run(decoder, feats), run(literal, feats)
-    assert_all_close(outputs, expected, 1e-5)
-    assert_all_close(
-        gradients(decoder, outputs, feats), gradients(literal, expected, feats), 1e-4
-    )
+    assert_same_outputs_and_gradients(decoder, literal, made_up_feats(decoder))
 
 
 def bytes_kept(decoder, feats):
@@ -84,9 +85,8 @@ def test_nothing_is_kept_of_every_point_in_every_frame():
     decoder, literal = make_twins({}, LITERAL, **sizes, out_multiplier=1)
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
-    stages, levels = 2, 4
     num_bytes = bytes_kept(literal, feats)
-    assert num_bytes > stages * levels * a_sample_each
+    assert num_bytes > 2 * 4 * a_sample_each  # stages, levels
     assert bytes_kept(decoder, feats) < num_bytes / 4
 
 
@@ -96,11 +96,7 @@ def test_stages_compile_without_graph_breaks(kind):
     sizes = dict(num_stages=1, num_frames=1, num_queries=2) | kind
     decoder, eager = make_twins(dict(compile_stages=options), {}, **sizes)
     feats = made_up_feats(decoder, batch=1, size=(32, 32))
-    outputs, expected = (run(twin, feats, (32, 32)) for twin in (decoder, eager))
-    assert_all_close(outputs, expected, 1e-5)
-    assert_all_close(
-        gradients(decoder, outputs, feats), gradients(eager, expected, feats), 1e-4
-    )
+    assert_same_outputs_and_gradients(decoder, eager, feats, (32, 32))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

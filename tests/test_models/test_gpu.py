@@ -4,6 +4,7 @@ import pytest
 import test_sampling as laws
 import tiny_decoder as decoders
 import torch
+from torch.testing import assert_close
 
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
@@ -33,14 +34,11 @@ def exact_products(monkeypatch):
 def test_back_ends_agree_with_the_oracle_on_the_cpu(backend, seed):
     feats, strides, groups, points = laws.random_case(seed)
     on_gpu = [feat.to(GPU) for feat in feats], strides, groups, points.to(GPU)
-    means, gradients = laws.means_and_gradients(backend, *on_gpu)
-    oracle_means, oracle_gradients = laws.means_and_gradients(
-        'grid_sample', feats, strides, groups, points
-    )
-    for ours, oracle in zip(means, oracle_means, strict=True):
-        torch.testing.assert_close(ours.cpu(), oracle, rtol=1e-5, atol=1e-5)
-    for ours, oracle in zip(gradients, oracle_gradients, strict=True):
-        torch.testing.assert_close(ours.cpu(), oracle, rtol=1e-4, atol=1e-4)
+    ours = laws.means_and_gradients(backend, *on_gpu)
+    oracles = laws.means_and_gradients('grid_sample', feats, strides, groups, points)
+    for values, expected, tolerance in zip(ours, oracles, (1e-5, 1e-4), strict=True):
+        tolerances = dict(rtol=tolerance, atol=tolerance)
+        assert_close(values, expected, **tolerances, check_device=False)
 
 
 @pytest.mark.parametrize('compiled', [False, dict(fullgraph=True)])

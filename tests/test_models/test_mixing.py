@@ -1,12 +1,12 @@
 """Adaptive mixing: the literal formulation, and the same in chunks."""
 
-import json
 from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
-from made_up import REFERENCE, made_up_input, made_up_weight, reference
+from made_up import made_up_checkpoint, made_up_input, reference
+from torch.testing import assert_close
 
 from stmixer_mm.models import precision
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
@@ -15,22 +15,13 @@ MIXING_BACKENDS = ['literal', 'chunks']
 
 
 def make_mixing(backend='auto'):
-    mixing = AdaptiveMixing(
-        query_dims=48,
-        in_channels=64,
-        num_groups=4,
-        num_samples=32,
-        out_samples=128,
-        backend=backend,
-    )
-    shapes = json.loads((REFERENCE / 'adaptive_mixing.json').read_text())
-    released = {name: made_up_weight(name, tuple(s)) for name, s in shapes.items()}
-    mixing.load_state_dict(
-        {
-            name.replace('parameter_generator.0', 'weight_generator'): weight
-            for name, weight in released.items()
-        }
-    )
+    sizes = dict(query_dims=48, in_channels=64, num_groups=4, num_samples=32)
+    mixing = AdaptiveMixing(**sizes, out_samples=128, backend=backend)
+    weights = {
+        name.replace('parameter_generator.0', 'weight_generator'): weight
+        for name, weight in made_up_checkpoint('adaptive_mixing').items()
+    }
+    mixing.load_state_dict(weights)
     return mixing
 
 
@@ -44,7 +35,7 @@ def test_released_numbers_for_each_query_alone(backend):
         alone = mixing(samples[1:, 2:3], queries[1:, 2:3])
     expected = reference('adaptive_mixing')['output']
     np.testing.assert_allclose(mixed, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(mixed[1:, 2:3], alone, rtol=1e-4, atol=1e-5)
+    assert_close(mixed[1:, 2:3], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(params=[True, False], ids=['oneDNN', 'PyTorch'])
@@ -65,11 +56,11 @@ def test_chunks_equal_the_literal_formulation(library, batch, num_queries):
     queries = torch.randn(batch, num_queries, 48)
     mixed, gradients = values_and_gradients(make_mixing('chunks'), samples, queries)
     literal, expected = values_and_gradients(make_mixing('literal'), samples, queries)
-    torch.testing.assert_close(mixed, literal, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+    assert_close(mixed, literal, rtol=1e-5, atol=1e-5)
+    assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         alone = make_mixing('chunks')(samples, queries)
-    torch.testing.assert_close(alone, mixed, rtol=1e-5, atol=1e-5)
+    assert_close(alone, mixed, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('backend', ['auto', 'literal'])
@@ -85,7 +76,7 @@ def test_packed_weights_mix_the_same(backend):
     ]
     compiled = torch.compile(deepcopy(mixing), backend='eager')
     for mixed in mixing(samples, queries), compiled(samples, queries):
-        torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
+        assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('backend', MIXING_BACKENDS)

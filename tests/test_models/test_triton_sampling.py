@@ -3,36 +3,35 @@
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import test_sampling as laws
 import torch
+from torch.testing import assert_close
 
-from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
+from stmixer_mm.models.decoder.sampling import backends
 from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 
 triton = pytest.importorskip('triton')
-PACKAGE = 'stmixer_mm.models.decoder.sampling'
 
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
-    monkeypatch.setitem(SAMPLING_BACKENDS, 'triton', TritonSampler)
+    monkeypatch.setitem(backends.SAMPLING_BACKENDS, 'triton', TritonSampler)
     monkeypatch.setenv('TRITON_INTERPRET', '1')
     # Made for the compiler if something imported Triton before.
     monkeypatch.setattr(triton.language, 'sum', triton.jit(triton.language.sum.fn))
 
 
-def made_up_case(sizes, *, batch=1, queries=1, groups, points, frames, channels):
+def made_up_case(sizes, *, groups, points, frames, channels):
     """Maps of these sizes, and points in and around them, some on pixel centres."""
-    feats = [torch.randn(batch, groups * channels, frames, *size) for size in sizes]
+    feats = [torch.randn(1, groups * channels, frames, *size) for size in sizes]
     strides = laws.STRIDES[: len(sizes)]
-    height, width = sizes[0]
-    extent = torch.tensor([width, height]) * strides[0]
-    xy = (torch.rand(batch, queries, groups, points, 2) * 1.4 - 0.2) * extent
+    extent = torch.tensor(sizes[0]).flip(0) * strides[0]
+    xy = (torch.rand(1, 1, groups, points, 2) * 1.4 - 0.2) * extent
     xy[..., ::2, :] = (xy[..., ::2, :] / 2).round() * 2
-    z = torch.rand(batch, queries, groups, points, 1) * 6 + 1
+    z = torch.rand(1, 1, groups, points, 1) * 6 + 1
     return feats, strides, groups, torch.cat((xy, z), dim=-1)
 
 
@@ -46,14 +45,11 @@ def test_laws_of_all_back_ends():
     laws.test_layout_and_padding_change_nothing('triton')
 
 
-@pytest.mark.parametrize(
-    'sizes',
-    [
-        dict(groups=2, points=9, frames=3, channels=36),
-        dict(groups=1, points=5, frames=70, channels=17),
-    ],
-    ids=['blocks of points and channels', 'many frames'],
-)
+BLOCKS_OF_POINTS_AND_CHANNELS = dict(groups=2, points=9, frames=3, channels=36)
+MANY_FRAMES = dict(groups=1, points=5, frames=70, channels=17)
+
+
+@pytest.mark.parametrize('sizes', [BLOCKS_OF_POINTS_AND_CHANNELS, MANY_FRAMES])
 def test_sizes_that_fill_the_last_block_in_part(sizes):
     case = made_up_case([(7, 5), (3, 4)], **sizes)
     laws.assert_agrees_with_grid_sample('triton', case)
@@ -67,7 +63,7 @@ def test_kinks_at_pixel_centres_and_points_at_infinity():
     ours = laws.means_and_gradients('triton', *levels, points)
     points[points.isinf()] = 1e6  # they see nothing
     oracles = laws.means_and_gradients('grid_sample', *levels, points)
-    torch.testing.assert_close(ours, oracles, rtol=1e-4, atol=1e-5)
+    assert_close(ours, oracles, rtol=1e-4, atol=1e-5)
 
 
 def test_half_levels_are_summed_in_float32():
@@ -77,17 +73,13 @@ def test_half_levels_are_summed_in_float32():
     with torch.autocast('cpu', dtype=dtype):
         means, gradients = laws.means_and_gradients('triton', feats, *arguments)
     full = [feat.float() for feat in feats]
-    oracle_means, oracle_gradients = laws.means_and_gradients(
-        'grid_sample', full, *arguments
-    )
-    torch.testing.assert_close(means, oracle_means, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        gradients[-1], oracle_gradients[-1], rtol=1e-4, atol=1e-4
-    )
-    for gradient, oracle in zip(gradients[:-1], oracle_gradients[:-1], strict=True):
+    oracles = laws.means_and_gradients('grid_sample', full, *arguments)
+    assert_close(means, oracles[0], rtol=1e-5, atol=1e-5)
+    assert_close(gradients[-1], oracles[1][-1], rtol=1e-4, atol=1e-4)
+    for gradient, oracle in zip(gradients[:-1], oracles[1][:-1], strict=True):
         assert gradient.dtype == dtype
         rounding = dict(rtol=torch.finfo(dtype).eps, atol=1e-5)
-        torch.testing.assert_close(gradient.float(), oracle, **rounding)
+        assert_close(gradient.float(), oracle, **rounding)
 
 
 def test_frozen_levels_get_no_gradient():
@@ -95,10 +87,12 @@ def test_frozen_levels_get_no_gradient():
     points.requires_grad_()
     gradients = []
     for backend in ('triton', 'grid_sample'):
-        sampler = SAMPLING_BACKENDS[backend](feats, strides=strides, num_groups=groups)
+        sampler = backends.SAMPLING_BACKENDS[backend](
+            feats, strides=strides, num_groups=groups
+        )
         spatial, _ = sampler(points)  # one of the means alone
         gradients += torch.autograd.grad(spatial.sin().sum(), points)
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+    assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_compiles_as_one_graph():
@@ -112,21 +106,15 @@ def test_compiles_as_one_graph():
     inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
     eager_gradients = torch.autograd.grad(loss(*inputs), inputs)
     gradients = torch.autograd.grad(compiled(*inputs), inputs)
-    torch.testing.assert_close(gradients, eager_gradients)
+    assert_close(gradients, eager_gradients)
 
 
 COMPILE = """
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-
+import fused_means as kernels
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-spec = spec_from_file_location('fused_means', sys.argv[1])
-sys.modules['fused_means'] = kernels = module_from_spec(spec)
-spec.loader.exec_module(kernels)
 
 table = torch.empty(1, 4, 10, 8, 64, device='meta')
 levels = torch.empty(4, 3, device='meta')
@@ -139,11 +127,9 @@ for kernel, num_warps, flags in (
     types = dict.fromkeys(kernel.arg_names, '*fp32') | dict(
         table='*bf16', levels='*i32', num_queries='i32', num_cells='i32'
     )
-    compiled = triton.compile(
-        ASTSource(kernel, types | dict.fromkeys(constants, 'constexpr'), constants),
-        target=GPUTarget('cuda', 90, 32),
-        options={'num_warps': num_warps},
-    )
+    types |= dict.fromkeys(constants, 'constexpr')
+    source, target = ASTSource(kernel, types, constants), GPUTarget('cuda', 90, 32)
+    compiled = triton.compile(source, target, options={'num_warps': num_warps})
     print(len(compiled.asm['cubin']))
 """
 
@@ -151,11 +137,8 @@ for kernel, num_warps, flags in (
 def test_kernels_compile_for_gpus(tmp_path):
     environment = os.environ | {'TRITON_CACHE_DIR': str(tmp_path)}
     del environment['TRITON_INTERPRET']
-    run = subprocess.run(
-        [sys.executable, '-c', COMPILE, find_spec(f'{PACKAGE}.fused_means').origin],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert len(run.stdout.splitlines()) == 2
+    command = [sys.executable, '-c', COMPILE]
+    folder = Path(backends.__file__).parent
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(done.stdout.splitlines()) == 2
