@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import CheckpointedVisionTransformer, NonLocalBlock3D
@@ -22,18 +24,14 @@ MOBILE_NET |= dict(pretrained2d=False)
 LAYERS = ['layer1', 'layer2', 'layer3', 'layer4']
 
 
-def build(config):
-    model = MODELS.build(config)
+def wrap(wrapper, backbone, **settings):
+    model = MODELS.build(dict(type=wrapper, backbone=backbone, **settings))
     model.init_weights()
     return model
 
 
-def framewise(backbone):
-    return build(dict(type='FramewiseBackbone', backbone=backbone))
-
-
-def tap(backbone, taps, **settings):
-    return build(dict(type='TappedBackbone', backbone=backbone, taps=taps, **settings))
+framewise = partial(wrap, 'FramewiseBackbone')
+tap = partial(wrap, 'TappedBackbone')
 
 
 def without_gradient(model, levels):
@@ -48,7 +46,7 @@ def test_shifts_stay_inside_a_clip():
     changed = clips.clone()
     changed[0, :, 1] = 0
     feats, changed_feats = model(clips)[0], model(changed)[0]
-    torch.testing.assert_close(feats[1:], model(clips[1:])[0])
+    assert_close(feats[1:], model(clips[1:])[0])
     differs = (feats != changed_feats).flatten(3).any(3).any(1)
     assert differs[0].any() and differs[0, [0, 2]].all()  # the neighbours in time
     assert not differs[1].any()
@@ -62,21 +60,18 @@ def test_taps_of_a_backbone_for_images():
     levels = model(torch.randn(2, 3, 4, 64, 96))
     assert [feat.shape[1:] for feat in levels] == [(8, 4, 16, 24), (80, 4, 2, 3)]
     assert not without_gradient(model, levels)
-
-
-def test_a_backbone_for_images_may_pool_time():
-    model = framewise(dict(TSM, num_segments=4, temporal_pool=True))
-    levels = model(torch.randn(2, 3, 4, 32, 32))
+    pooling = framewise(dict(TSM, num_segments=4, temporal_pool=True))
+    levels = pooling(torch.randn(2, 3, 4, 32, 32))
     assert [feat.size(2) for feat in levels] == [4, 2, 2, 2]
 
 
 @torch.no_grad()
 def test_taps_are_what_the_host_returns():
-    model = tap(dict(SLOW_ONLY, out_indices=(0, 1, 2, 3)), LAYERS).eval()
+    model = tap(dict(SLOW_ONLY, out_indices=(0, 1, 2, 3)), taps=LAYERS).eval()
     clips = torch.randn(1, 3, 2, 32, 32)
     expected = model.backbone(clips)
     for tapped in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        torch.testing.assert_close(tapped(clips), expected, rtol=0, atol=0)
+        assert_close(tapped(clips), expected, rtol=0, atol=0)
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -85,16 +80,16 @@ def test_taps_with_time_in_the_batch():
     c2d = dict(type='mmaction.C2D', depth=18, num_stages=1, strides=(1,))
     c2d |= dict(dilations=(1,), out_indices=(0,))
     clips = torch.randn(2, 3, 4, 32, 32)
-    model = tap(c2d, ['layer1'], time_in_batch=True).eval()
+    model = tap(c2d, taps=['layer1'], time_in_batch=True).eval()
     (feat,) = model(clips)
-    torch.testing.assert_close(model.backbone.maxpool3d_2(feat), model.backbone(clips))
+    assert_close(model.backbone.maxpool3d_2(feat), model.backbone(clips))
 
 
 @torch.no_grad()
 def test_the_only_level_is_a_level_too():
     clips = torch.randn(1, 3, 2, 32, 32)
     resnet = dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(3,))
-    for model in (framewise(resnet), tap(SLOW_ONLY, ['layer4'])):
+    for model in (framewise(resnet), tap(SLOW_ONLY, taps=['layer4'])):
         (level,) = model(clips)
         assert level.dim() == 5 and len(level) == 1
 
@@ -102,7 +97,7 @@ def test_the_only_level_is_a_level_too():
 def test_dropping_leaves_no_parameter_without_gradient():
     clips = torch.randn(1, 3, 4, 32, 32)
     x3d = dict(type='mmaction.X3D', gamma_w=0.3, gamma_b=2.25, gamma_d=0.1)
-    full, dropped = tap(x3d, LAYERS), tap(x3d, LAYERS, drop=['conv5'])
+    full, dropped = tap(x3d, taps=LAYERS), tap(x3d, taps=LAYERS, drop=['conv5'])
     assert len(without_gradient(full, full(clips))) == 3  # a convolution and its norm
     assert not without_gradient(dropped, dropped(clips))
 
@@ -111,47 +106,44 @@ def test_non_local_block_starts_as_identity():
     block = NonLocalBlock3D(8)
     block.init_weights()
     feat = torch.randn(2, 8, 2, 4, 6)
-    torch.testing.assert_close(block(feat), feat)
+    assert_close(block(feat), feat)
     nn.init.ones_(block.bn.weight)
     assert not torch.allclose(block(feat), feat)
 
 
 def test_checkpointing_changes_nothing_but_memory():
     clip, gradients = torch.randn(1, 3, 4, 48, 32), []
-    sizes = dict(img_size=32, embed_dims=16, depth=2, num_heads=2, num_frames=4)
+    settings = dict(img_size=32, embed_dims=16, depth=2, num_heads=2, num_frames=4)
+    settings['return_feat_map'] = True
     for with_cp in (True, False):
         torch.manual_seed(0)
-        model = CheckpointedVisionTransformer(
-            **sizes, return_feat_map=True, use_mean_pooling=False, with_cp=with_cp
-        )
-        feat = model.train()(clip)
+        options = settings | dict(use_mean_pooling=False, with_cp=with_cp)
+        model = CheckpointedVisionTransformer(**options)
+        feat = model(clip)
         assert feat.shape == (1, 16, 2, 3, 2)
         feat.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
-    torch.testing.assert_close(*gradients)
-    pooled = CheckpointedVisionTransformer(**sizes, return_feat_map=True)
+    assert_close(*gradients)
+    pooled = CheckpointedVisionTransformer(**settings)
     assert not without_gradient(pooled, [pooled(clip)])
     with pytest.raises(ValueError, match='did you mean embed_dims'):
         CheckpointedVisionTransformer(embed_dim=16)
 
 
 def test_efficientnet_lite_takes_weights_in_the_order_of_its_layers(tmp_path):
-    lite = MODELS.build(dict(type='EfficientNetLite0'))
+    lite, path = MODELS.build(dict(type='EfficientNetLite0')), tmp_path / 'lite.pth'
     lite.eval()
     levels = lite(torch.zeros(1, 3, 64, 64))
-    assert [level.shape[1] for level in levels] == [24, 40, 112, 320]
-    assert [64 // level.shape[-1] for level in levels] == [4, 8, 16, 32]
+    sizes = [(24, 16), (40, 8), (112, 4), (320, 2)]
+    assert [(level.shape[1], level.shape[-1]) for level in levels] == sizes
     renamed = {
         f'module_{number}.{name.rpartition(".")[2]}': value
         for number, (name, value) in enumerate(lite.state_dict().items())
     }
-    torch.save({**renamed, 'head.weight': torch.zeros(3)}, tmp_path / 'lite.pth')
-    twin = MODELS.build(
-        dict(type='EfficientNetLite0', checkpoint=str(tmp_path / 'lite.pth'))
-    )
+    torch.save({**renamed, 'head.weight': torch.zeros(3)}, path)
+    twin = MODELS.build(dict(type='EfficientNetLite0', checkpoint=str(path)))
     twin.init_weights()
-    for name, value in lite.state_dict().items():
-        torch.testing.assert_close(twin.state_dict()[name], value)
-    torch.save({'w': torch.zeros(3)}, tmp_path / 'lite.pth')
+    assert_close(twin.state_dict(), lite.state_dict())
+    torch.save({'w': torch.zeros(3)}, path)
     with pytest.raises(UserError, match='does not fit EfficientNet-Lite0'):
         twin.init_weights()

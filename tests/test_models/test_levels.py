@@ -11,11 +11,6 @@ def maps(*sizes):
     return [torch.empty(1, 1, 1, *size) for size in sizes]
 
 
-@pytest.mark.parametrize('stride', [1, 4, 14, 32])
-def test_quotient_where_both_sides_are_multiples(stride):
-    assert derive_strides(maps((6, 10)), (6 * stride, 10 * stride)) == (stride,)
-
-
 @pytest.mark.parametrize('stride', [4, 16, 64, 128])
 @pytest.mark.parametrize('pad_shape', [(256, 320), (224, 416), (352, 640)])
 def test_powers_of_two_where_sides_are_no_multiples(stride, pad_shape):
@@ -34,7 +29,8 @@ def test_a_derived_stride_gives_the_cells_that_there_are(stride):
         assert fits_stride(size, pad_shape, derived)
 
 
-def test_any_number_of_levels_and_a_pooling_without_padding():
+def test_any_number_of_levels_multiples_and_a_pooling_without_padding():
+    assert derive_strides(maps((6, 10), (84, 140)), (84, 140)) == (14, 1)
     assert derive_strides(maps((15, 23)), (64, 96)) == (4,)
     feats = maps((52, 52), (26, 26), (13, 13), (7, 7), (4, 4))
     assert derive_strides(feats, (416, 416))[:3] == (8, 16, 32)

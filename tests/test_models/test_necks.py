@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from stmixer_mm.models import ChannelProjection3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
@@ -15,19 +16,14 @@ def test_projection_brings_levels_to_one_number_of_frames():
     feats = [torch.randn(2, 4, 8, 8, 10), torch.randn(2, 4, 2, 4, 5)]
     projected = neck(feats)
     assert [feat.shape[1:] for feat in projected] == [(6, 4, 8, 10), (6, 4, 4, 5)]
-    resampled = [resample_time(feat, 4) for feat in plain(feats)]
-    torch.testing.assert_close(projected, resampled)
+    assert_close(projected, ResampleTime(num_frames=4)(plain(feats)))
 
 
 def test_resampling_time_keeps_constants_and_means():
     feat = torch.randn(1, 2, 6, 3, 3)
     assert resample_time(feat, 6) is feat
-    torch.testing.assert_close(
-        resample_time(feat, 3), feat.unflatten(2, (3, 2)).mean(dim=3)
-    )
-    torch.testing.assert_close(
-        resample_time(torch.ones(1, 2, 2, 3, 3), 5), torch.ones(1, 2, 5, 3, 3)
-    )
+    assert_close(resample_time(feat, 3), feat.unflatten(2, (3, 2)).mean(dim=3))
+    assert_close(resample_time(torch.ones(1, 2, 2, 3, 3), 5), torch.ones(1, 2, 5, 3, 3))
 
 
 NECKS = {
@@ -44,8 +40,8 @@ def test_each_frame_is_an_image(name):
     outs = neck(feats)
     areas = [out.size(-2) * out.size(-1) for out in outs]
     assert areas == sorted(areas, reverse=True)
-    for clip, frame in [(0, 2), (1, 0)]:
+    for clip, frame in (0, 2), (1, 0):
         images = neck.neck(tuple(feat[clip : clip + 1, :, frame] for feat in feats))
         images = sorted(images, key=lambda image: -image[0, 0].numel())
         alone = [out[clip : clip + 1, :, frame] for out in outs]
-        torch.testing.assert_close(alone, images, atol=1e-5, rtol=1e-5)
+        assert_close(alone, images, atol=1e-5, rtol=1e-5)

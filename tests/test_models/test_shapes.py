@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny import build_detector, tiny_decoder, tiny_detector
+from tiny import build_detector, tiny_detector
 from torch import nn
 
 from stmixer_mm.errors import UserError
@@ -16,17 +16,13 @@ WIDTHS = [4, 8, 16, 32]  # of the tiny backbone
 CLIP = (1, 3, 2, 64, 96)
 
 
-def detector(neck='as it is', backbone=None, **decoder):
+NECK = tiny_detector()['neck']
+
+
+def detector(neck=NECK, backbone=None):
     """Config of the tiny detector with another neck or backbone."""
-    config = tiny_detector(tiny_decoder(**decoder))
-    config['backbone'] = backbone or config['backbone']
-    config['neck'] = config['neck'] if neck == 'as it is' else neck
-    return config
-
-
-def projection(**settings):
-    default = dict(type='ChannelProjection3D', in_channels=WIDTHS, out_channels=16)
-    return default | settings
+    config = tiny_detector() | dict(neck=neck)
+    return config | dict(backbone=backbone or config['backbone'])
 
 
 @MODELS.register_module()
@@ -40,9 +36,8 @@ class PlainNeck(nn.ModuleList):
         return feat
 
     def forward(self, feats):
-        return [
-            self.change(layer(feat)) for layer, feat in zip(self, feats, strict=True)
-        ]
+        pairs = zip(self, feats, strict=True)
+        return [self.change(layer(feat)) for layer, feat in pairs]
 
 
 @MODELS.register_module()
@@ -61,50 +56,47 @@ class OneMap(nn.Conv3d):
         return super().forward(clips)[..., ::4, ::4]
 
 
+TWO_NECKS = [NECK, NECK | dict(in_channels=[16] * 4)]
+
+
 @pytest.mark.parametrize(
-    'config, expected',
+    'config, necks',
     [
-        (
-            detector([projection(), projection(in_channels=[16] * 4)]),
-            ['model.backbone', 'model.neck[0]', 'model.neck[1]'],
-        ),
-        (detector(dict(type='ReadsValues')), ['model.backbone', 'model.neck']),
-        (detector(None, dict(type='OneMap')), ['model.backbone']),
+        (detector(TWO_NECKS), ['model.neck[0]', 'model.neck[1]']),
+        (detector(dict(type='ReadsValues')), ['model.neck']),
+        (detector(None, dict(type='OneMap')), []),
     ],
     ids=['two necks', 'without meta kernel', 'none'],
 )
-def test_shapes_are_those_of_a_run(config, expected):
+def test_shapes_are_those_of_a_run(config, necks):
     model = build_detector(config).eval()
     clip = torch.zeros(CLIP)
     shapes = trace_shapes(model, clip)
-    assert [part.key for part in shapes.parts] == expected
+    assert [part.key for part in shapes.parts] == ['model.backbone', *necks]
     feats = model.extract_feat(clip)
     assert [feat.shape for feat in shapes.feats] == [feat.shape for feat in feats]
 
 
 FPN = dict(type='mmdet.FPN', in_channels=WIDTHS, out_channels=16, num_outs=4)
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=4)
-SLOW_ONLY = dict(RESNET, type='mmaction.ResNet3dSlowOnly', pretrained=None)
-MISFITS = {  # a detector's settings, and words of the sentence; more: bad_input.txt
-    'without checks': (
-        dict(neck=dict(type='PlainNeck', in_channels=[4, 8, 16])),
-        r'^model\.neck, a PlainNeck, fails on \[1x4x2x16x24, ',
-    ),
-    'neck of images': (dict(neck=FPN), 'a FPN, fails on .* FramewiseNeck'),
-    'backbone of images': (
-        dict(backbone=RESNET),
-        'a ResNet, fails on 1x3x2x64x96 .* FramewiseBackbone',
-    ),
-    'backbone of clips': (
-        dict(backbone=dict(SLOW_ONLY, in_channels=4)),
-        'a ResNet3dSlowOnly, fails on .*change its settings or those before it.$',
-    ),
-}
+SLOW_ONLY = dict(tiny_detector()['backbone'], in_channels=4)
+NARROW = dict(type='PlainNeck', in_channels=[4, 8, 16])
 
 
-@pytest.mark.parametrize('name', MISFITS)
-def test_parts_that_do_not_fit(name):
-    settings, sentence = MISFITS[name]
+@pytest.mark.parametrize(  # more: bad_input.txt
+    'settings, sentence',
+    [
+        (dict(neck=NARROW), r'^model\.neck, a PlainNeck, fails on \[1x4x2x16x24, '),
+        (dict(neck=FPN), 'a FPN, fails on .* FramewiseNeck'),
+        (dict(backbone=RESNET), 'a ResNet, fails on 1x3x2x64x96 .* FramewiseBackbone'),
+        (
+            dict(backbone=SLOW_ONLY),
+            'a ResNet3dSlowOnly, fails on .*change its settings',
+        ),
+    ],
+    ids=['without checks', 'neck of images', 'backbone of images', 'backbone of clips'],
+)
+def test_parts_that_do_not_fit(settings, sentence):
     model = MODELS.build(detector(**settings))
     with pytest.raises(UserError, match=sentence) as raised:
         model.check_feats(trace_shapes(model, torch.zeros(CLIP)).feats, CLIP[-2:])
