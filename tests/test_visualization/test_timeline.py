@@ -1,44 +1,36 @@
+from detections import keyframe
 from matplotlib.colors import to_hex
 
 from stmixer_mm.apis.tracking import list_tubes
-from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections
+from stmixer_mm.structures import VideoDetections
 from stmixer_mm.visualization.timeline import plot_timeline
 
 
 def video(*keyframes, step_s=0.5):
     """A video of keyframes, each a dict of ids and actions."""
-    moments = [
-        Keyframe(
-            time_s=place * step_s,
-            frame_index=10 * place,
-            persons=[
-                Person(
-                    id=number, bbox=(0, 0, 1, 1), actions=[Action(a, 0.9) for a in does]
-                )
-                for number, does in persons.items()
-            ],
+    moments = []
+    for place, persons in enumerate(keyframes):
+        bboxes = [(0, 0, 1, 1)] * len(persons)
+        actions = [[(name, 0.9) for name in names] for names in persons.values()]
+        moments.append(
+            keyframe(place * step_s, 10 * place, bboxes, actions, [*persons])
         )
-        for place, persons in enumerate(keyframes)
-    ]
     return VideoDetections(source='a.mp4', keyframes=moments, tubes=list_tubes(moments))
 
 
 def bars(axes):
     """Colour, first and last second of each bar, person by person."""
-    return [
-        (
-            to_hex(group.get_facecolor()[0]),
-            path.vertices[:, 0].min(),
-            path.vertices[:, 0].max(),
-        )
-        for group in axes.collections
-        for path in group.get_paths()
-    ]
+    extents = []
+    for group in axes.collections:
+        for path in group.get_paths():
+            x = path.vertices[:, 0]
+            extents.append((to_hex(group.get_facecolor()[0]), x.min(), x.max()))
+    return extents
 
 
 def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
-    actions = {0: ['sit']}, {0: ['sit'], 1: ['walk']}, {0: ['walk']}, {0: ['sit']}
-    detections = video(*actions)
+    sits, walks = {0: ['sit']}, {0: ['walk']}
+    detections = video(sits, sits | {1: ['walk']}, walks, sits)
     figure = detections.plot_timeline(tmp_path / 'who.png')
     assert (tmp_path / 'who.png').read_bytes()[1:4] == b'PNG'
     (axes,) = figure.axes
@@ -51,8 +43,8 @@ def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
     detections.classes = ['wave', 'walk', 'sit']
     (_, *of_actions) = bars(detections.plot_timeline().axes[0])
     assert [colour for colour, *_ in of_actions] == [to_hex('C2')] * 2 + [walk]
-    full_figure = plot_timeline(detections, shortest_s=0)
-    assert len(full_figure.axes[0].get_yticklabels()) == 2
+    (axes,) = plot_timeline(detections, shortest_s=0).axes
+    assert len(axes.get_yticklabels()) == 2
 
 
 def test_of_a_crowd_those_are_drawn_who_were_seen_longest():

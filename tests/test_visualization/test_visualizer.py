@@ -12,13 +12,11 @@ CLIP = np.stack([np.full((60, 80, 3), 40 * i, np.uint8) for i in range(4)])
 
 @pytest.fixture
 def sample():
+    bboxes, labels = torch.tensor([[8.0, 6, 40, 54]]), torch.tensor([[0.0, 0, 1]])
+    bboxes_norm, scores = np.array([[0.1, 0.1, 0.5, 0.9]]), np.array([[0, 0.8, 0.1]])
     return ActionDataSample(
-        gt_instances=InstanceData(
-            bboxes=torch.tensor([[8.0, 6, 40, 54]]), labels=torch.tensor([[0.0, 0, 1]])
-        ),
-        pred_instances=InstanceData(
-            bboxes=np.array([[0.1, 0.1, 0.5, 0.9]]), scores=np.array([[0, 0.8, 0.1]])
-        ),
+        gt_instances=InstanceData(bboxes=bboxes, labels=labels),
+        pred_instances=InstanceData(bboxes=bboxes_norm, scores=scores),
     )
 
 
@@ -44,23 +42,17 @@ def test_keyframe_with_ground_truth_left_and_predictions_right(visualizer, sampl
     assert np.array_equal(image, both_views([8, 6, 40, 54], [8, 6, 40, 54]))
 
 
-def test_of_tubelets_the_middle_frame_is_drawn(visualizer):
+def test_of_tubelets_the_middle_frame_is_drawn(visualizer, sample):
     truth = torch.zeros(2, 4, 4)
     truth[0, 2] = torch.tensor([8.0, 6, 40, 54])
     bboxes = np.zeros((2, 4, 4))
     bboxes[:, 2] = [0.5, 0.1, 0.9, 0.9], [0, 0, 0.2, 0.2]
-    sample = ActionDataSample(
-        gt_instances=InstanceData(
-            bboxes=truth,
-            states=torch.tensor([[0, 0, 1, 0], [1, 1, -1, 1]]),
-            labels=torch.tensor([[0.0, 0, 1], [0, 1, 0]]),
-        ),
-        pred_instances=InstanceData(
-            bboxes=bboxes,
-            person_scores=np.array([[0.1, 0.1, 0.5, 0.1], [0.9, 0.9, 0.4, 0.9]]),
-            scores=np.array([[0, 0.8, 0.1], [0, 0.7, 0.9]]),
-        ),
-    )
+    labels, scores = torch.eye(3)[[2, 1]], np.array([[0, 0.8, 0.1], [0, 0.7, 0.9]])
+    sample.gt_instances = InstanceData(bboxes=truth, labels=labels)
+    sample.gt_instances.states = torch.tensor([[0, 0, 1, 0], [1, 1, -1, 1]])
+    sample.pred_instances = InstanceData(bboxes=bboxes, scores=scores)
+    person_scores = [[0.1, 0.1, 0.5, 0.1], [0.9, 0.9, 0.4, 0.9]]
+    sample.pred_instances.person_scores = np.array(person_scores)
     image = visualizer.add_datasample('a', CLIP, sample)
     assert np.array_equal(image, both_views([8, 6, 40, 54], [40, 6, 72, 54]))
 
@@ -73,8 +65,7 @@ def test_what_is_drawn_can_be_chosen(visualizer, sample):
 
 
 def test_back_ends_get_the_picture(sample, tmp_path):
-    back_ends = [dict(type='LocalVisBackend')]
-    cfg = dict(type='STADVisualizer', name='b', vis_backends=back_ends)
-    visualizer = VISUALIZERS.build(dict(cfg, save_dir=str(tmp_path)))
+    cfg = dict(type='STADVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+    visualizer = VISUALIZERS.build(dict(cfg, name='b', save_dir=str(tmp_path)))
     visualizer.add_datasample('key', CLIP, sample, step=3)
     assert [path.name for path in tmp_path.rglob('*.png')] == ['key_3.png']
