@@ -24,21 +24,18 @@ WIDTHS = dict(in_channels=[8, 16, 32, 64], out_channels=16)
 FRAMEWISE = dict(type='FramewiseBackbone', backbone=RESNET)
 PAFPN = dict(type='mmdet.PAFPN', in_channels=[16] * 4, out_channels=16, num_outs=4)
 STAGES = [['conv1', 'bn1', 'relu', 'maxpool', 'layer1'], ['layer2'], ['layer3']]
+CAUSAL = dict(type='CausalShiftBackbone', backbone=RESNET, shifts=[1, 3])
+DIFFERENCES = CAUSAL | dict(shifts=[1], with_differences=True)
+PROJECTION = dict(type='ChannelProjection3D', **WIDTHS)
 BACKBONES = {
-    'framewise': dict(
-        backbone=FRAMEWISE, neck=dict(type='ChannelProjection3D', **WIDTHS)
-    ),
+    'framewise': dict(backbone=FRAMEWISE, neck=PROJECTION),
     'causal': dict(
-        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, shifts=[1, 3])
-        | dict(stages=[*STAGES, ['layer4']], out_indices=[1, 2, 3]),
-        neck=dict(
-            type='ChannelProjection3D', in_channels=[16, 32, 64], out_channels=16
-        ),
+        backbone=CAUSAL | dict(stages=[*STAGES, ['layer4']], out_indices=[1, 2, 3]),
+        neck=PROJECTION | dict(in_channels=[16, 32, 64]),
     ),
     'differences': dict(
-        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, shifts=[1])
-        | dict(stages=[STAGES[0], ['layer2', 'layer3']], with_differences=True),
-        neck=dict(type='ChannelProjection3D', in_channels=[16, 64], out_channels=16),
+        backbone=DIFFERENCES | dict(stages=[STAGES[0], ['layer2', 'layer3']]),
+        neck=PROJECTION | dict(in_channels=[16, 64]),
     ),
     'necks': dict(
         backbone=FRAMEWISE,
@@ -49,24 +46,20 @@ BACKBONES = {
     ),
     'slowonly': {},  # whose first stage has no kernel in time
 }
+TUBELETS = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
+TUBELETS = dict(decoder=TUBELETS.tubelet_decoder, head=TUBELETS.tubelet_head)
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp('streams')
+def config(tmp_path_factory):
+    return Config.fromfile(write_project(tmp_path_factory.mktemp('streams')))
 
 
-@pytest.fixture(scope='module')
-def config(folder):
-    return Config.fromfile(write_project(folder))
-
-
-def build(config, backbone, *, frame_interval=1, ahead_s=None):
+def build(config, backbone, *, frame_interval=1, ahead_s=None, decoder=(), head=()):
     cfg = deepcopy(config)
-    for part, settings in deepcopy(BACKBONES[backbone]).items():
-        cfg.model[part] = settings
-    cfg.model.decoder.num_frames = 4
-    cfg.model.head.score_thr = 0.0
+    cfg.model.update(deepcopy(BACKBONES[backbone]))
+    cfg.model.decoder.update(decoder, num_frames=4)
+    cfg.model.head.update(head, score_thr=0.0)
     sampler = cfg.test_dataloader.dataset.pipeline[1]
     sampler.update(clip_len=4, frame_interval=frame_interval, ahead_s=ahead_s)
     torch.manual_seed(0)
@@ -79,19 +72,22 @@ def pictures(count, size=(48, 64)):
     return random.randint(0, 256, (count, *size, 3), np.uint8)
 
 
-CASES = [  # frames from keyframe to keyframe, from one of a clip to the next; batch
-    *((1, 2, 3), (2, 3, 1), (3, 1, 2), (7, 1, 2)),
-]
+# Frames from keyframe to keyframe, and from one of a clip to the next; batch size.
+CASES = (1, 2, 3), (2, 3, 1), (3, 1, 2), (7, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ('backbone', 'ahead_s'),
-    [*((name, None) for name in BACKBONES), ('causal', 0.0)],
+    'backbone, settings',
+    [
+        *((name, {}) for name in BACKBONES),
+        ('causal', dict(ahead_s=0.0)),
+        ('framewise', TUBELETS),
+    ],
 )
-def test_streams_equal_clips(config, backbone, ahead_s):
+def test_streams_equal_clips(config, backbone, settings):
     """At the beginning and the end, too, where frames are repeated."""
     for interval, frame_interval, batch_size in CASES:
-        model = build(config, backbone, frame_interval=frame_interval, ahead_s=ahead_s)
+        model = build(config, backbone, frame_interval=frame_interval, **settings)
         options = dict(interval_s=interval / 30, batch_size=batch_size, score_thr=0)
         keyframes, expected = (
             [*detect_video(model, pictures(12), reuse=reuse, **options)]
@@ -106,23 +102,6 @@ def test_differences_keep_the_layout_of_maps(config):
     layout = torch.channels_last_3d
     for level in backbone(torch.zeros(2, 3, 4, 32, 48).to(memory_format=layout)):
         assert level.is_contiguous(memory_format=layout)
-
-
-def test_tubelets_of_streams_equal_those_of_clips(config):
-    cfg, (decoder, head) = deepcopy(config), tubelet_parts()
-    cfg.model.decoder.update(decoder)
-    cfg.model.head.update(head)
-    model = build(cfg, 'framewise')
-    keyframes, expected = (
-        [*detect_video(model, pictures(11), reuse=reuse, score_thr=0)]
-        for reuse in ('always', 'never')
-    )
-    assert_same_keyframes(keyframes, expected)
-
-
-def tubelet_parts():
-    tubelets = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
-    return tubelets.tubelet_decoder, tubelets.tubelet_head
 
 
 def cut(loader, *connections):
@@ -159,9 +138,8 @@ def test_after_a_cut_a_stream_is_that_of_its_new_frames(config, backbone):
         keyframes = detect_clips(model, loader, clips, **options)
         new_keyframes = [k for k in keyframes if k.frame_index >= 9]
         assert_same_after_cut(new_keyframes, expected)
-    times = [*range(9), *range(500, 521)]
-    frames = np.concatenate([old_pictures, new_pictures])
-    stream = zip(np.array(times) / 30, frames, strict=True)
+    times = np.array([*range(9), *range(500, 521)]) / 30
+    stream = zip(times, pictures(30), strict=True)
     keyframes = detect_video(model, stream, interval_s=1 / 30, **options)
     # Keyframes whose clip begins after the jump.
     inds = range(9 + loader.before, 30 - loader.after)
@@ -185,25 +163,26 @@ def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     assert max(num_frames) <= 1 + 3 * 2  # frames from a clip's first to its last
 
 
+FLIP = dict(type='mmaction.Flip', flip_ratio=0.5)
+
+
 @pytest.mark.parametrize(
-    'settings', [dict(inflate=(1, 1, 1)), dict(conv1_kernel=(3, 7, 7))]
+    'backbone, steps, culprit',
+    [
+        (dict(inflate=(1, 1, 1)), [], 'ResNet3dSlowOnly cannot stream'),
+        (dict(conv1_kernel=(3, 7, 7)), [], 'ResNet3dSlowOnly cannot stream'),
+        ({}, [FLIP], 'Flip'),
+    ],
+    ids=['kernels in time', 'a first kernel in time', 'chance'],
 )
-def test_what_sees_whole_clips_gets_them(config, settings):
+def test_what_sees_whole_clips_gets_them(config, backbone, steps, culprit):
     cfg = deepcopy(config)
-    cfg.model.backbone.update(settings)
+    cfg.model.backbone.update(backbone)
+    cfg.test_dataloader.dataset.pipeline[4:4] = steps
     model = build(cfg, 'slowonly')
-    with pytest.raises(UserError, match='ResNet3dSlowOnly cannot stream'):
+    with pytest.raises(UserError, match=culprit):
         FrameMemory(model, ClipLoader(model.cfg))
     assert [*detect_video(model, pictures(12))]
-
-
-def test_chance_in_the_pipeline_is_no_stream(config):
-    cfg = deepcopy(config)
-    flip = dict(type='mmaction.Flip', flip_ratio=0.5)
-    cfg.test_dataloader.dataset.pipeline.insert(4, flip)
-    model = build(cfg, 'framewise')
-    with pytest.raises(UserError, match='Flip'):
-        FrameMemory(model, ClipLoader(model.cfg))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +192,5 @@ def test_chance_in_the_pipeline_is_no_stream(config):
 def test_stages_that_are_none(config, wrong, monkeypatch):
     backbone = BACKBONES['causal']['backbone'] | wrong
     monkeypatch.setitem(BACKBONES, 'wrong', dict(backbone=backbone))
-    with pytest.raises(
-        UserError, match=r'shifts=.*out_indices=|model.*CausalShiftBackbone'
-    ):
+    with pytest.raises(UserError, match=r'shifts=.*out_indices=|model.*CausalShift'):
         build(config, 'wrong')
