@@ -33,22 +33,17 @@ def build(tmp_path, write_text, write_video):
 
     def build(content, pipeline=()):
         (tmp_path / 'p.pkl').write_bytes(pickle.dumps(content))
-        return KeyframeProposalDataset(
-            'ann.csv',
-            pipeline,
-            proposal_file='p.pkl',
-            data_root=str(tmp_path),
-            num_classes=4,
-        )
+        options = dict(data_root=str(tmp_path), num_classes=4, proposal_file='p.pkl')
+        return KeyframeProposalDataset('ann.csv', pipeline, **options)
 
     return build
 
 
 def test_proposals_come_from_a_file(build):
     """Boxes with a high score and the best one; none where the file has none."""
-    boxes = np.array(
-        [[0, 0, 0.5, 0.5, 0.8], [0.1, 0, 0.5, 1, 0.95], [0.2, 0, 0.5, 1, 0.9]]
-    )
+    scores = [[0.8], [0.95], [0.9]]
+    bboxes = [[0, 0, 0.5, 0.5], [0.1, 0, 0.5, 1], [0.2, 0, 0.5, 1]]
+    boxes = np.hstack([bboxes, scores])
     first, second = build({'a.mp4,0002': boxes, 'b.mp4,0001.5': boxes[:1]})
     np.testing.assert_allclose(first['proposals'], boxes[1:, :4])
     np.testing.assert_allclose(second['proposals'], boxes[:1, :4])
@@ -66,13 +61,10 @@ def test_proposals_follow_the_frames_to_the_sample(build):
 
 def test_persons_of_other_detectors_are_proposals(tmp_path):
     """Boxes beyond the frame are cut."""
-    persons = supervision.Detections(
-        xyxy=np.array([[16.0, 12, 32, 48], [-8, 0, 64, 24]]),
-        confidence=np.array([0.9, 0.5]),
-    )
-    path = str(tmp_path / 'p.pkl')
-    none = supervision.Detections.empty()
-    write_proposals(path, {'a.mp4,0002': persons, 'a.mp4,0003': none}, size=(48, 64))
+    bboxes = np.array([[16.0, 12, 32, 48], [-8, 0, 64, 24]])
+    persons = supervision.Detections(bboxes, confidence=np.array([0.9, 0.5]))
+    nobody, path = supervision.Detections.empty(), str(tmp_path / 'p.pkl')
+    write_proposals(path, {'a.mp4,0002': persons, 'a.mp4,0003': nobody}, size=(48, 64))
     proposals = read_proposals(path, ['a.mp4,0002'])
     rows = [[0.25, 0.25, 0.5, 1, 0.9], [0, 0, 1, 0.5, 0.5]]
     np.testing.assert_allclose(proposals['a.mp4,0002'], rows, rtol=1e-6)
