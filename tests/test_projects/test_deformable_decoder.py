@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
+from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from tiny import tiny_deformable_decoder, whole_frames
+from torch.testing import assert_close
 
 from stmixer_mm.models.boxes import (
     position_wavelengths,
@@ -59,18 +61,15 @@ def run(decoder, feats, pad_shape=PAD_SHAPE, boxes_xyzr=None, **inputs):
 
 def assert_same(outputs, expected, tolerance=1e-5):
     for ours, theirs in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(
-            tuple(ours), tuple(theirs), rtol=tolerance, atol=tolerance
-        )
+        assert_close(tuple(ours), tuple(theirs), rtol=tolerance, atol=tolerance)
 
 
 def test_a_layer_reads_as_that_of_mmdet():
     """The same parameters by name, and with them the same queries."""
-    widths = dict(embed_dims=C, num_heads=2)
+    widths, sizes = dict(embed_dims=C, num_heads=2), dict(num_levels=2, num_points=3)
+    ffn_cfg = dict(embed_dims=C, feedforward_channels=32)
     settings = dict(
-        self_attn_cfg=dict(widths),
-        cross_attn_cfg=widths | dict(num_levels=2, num_points=3),
-        ffn_cfg=dict(embed_dims=C, feedforward_channels=32),
+        self_attn_cfg=widths, cross_attn_cfg=widths | sizes, ffn_cfg=ffn_cfg
     )
     layer = DeformableLayer(**settings)
     host = DeformableDetrTransformerDecoderLayer(**settings).eval()
@@ -81,8 +80,7 @@ def test_a_layer_reads_as_that_of_mmdet():
     boxes, queries = make_boxes(), torch.randn(2, Q, C)
     code = sine_position_code(boxes, position_wavelengths(C))
     bboxes = xyzr_to_xyxy(boxes) / torch.tensor((96, 64, 96, 64))
-    sizes = bboxes[..., 2:] - bboxes[..., :2]
-    reference = torch.cat((bboxes[..., 2:] - sizes / 2, sizes), dim=-1)
+    reference = bbox_xyxy_to_cxcywh(bboxes)
     expected = host(
         queries,
         query_pos=code,
@@ -92,7 +90,7 @@ def test_a_layer_reads_as_that_of_mmdet():
         level_start_index=torch.tensor([0, 16 * 24]),
     )
     ours = layer(queries, query_pos=code, boxes_xyzr=boxes, planes=planes)
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 @each_memory
@@ -131,19 +129,17 @@ def test_blocked_queries_are_not_seen():
     decoder, feats, boxes = make_decoder(), make_feats(), make_boxes()
     expected = run(decoder, feats, boxes_xyzr=boxes)
     further = Queries(torch.randn(2, 4, C), torch.randn(2, 4, C))
-    blocked = torch.zeros(4, 4, dtype=torch.bool)
+    blocked, persons = torch.zeros(4, 4).bool(), torch.zeros(2, 4).long()
 
     def learned_outputs(hidden):
-        persons = torch.zeros(2, 4, dtype=torch.long)
-        extra = ExtraQueries(
-            further, boxes[:, :4], blocked, hidden, persons, prefix='dn.'
-        )
+        queries = further, boxes[:, :4], blocked, hidden.bool(), persons
+        extra = ExtraQueries(*queries, prefix='dn.')
         outputs = run(decoder, feats, boxes_xyzr=boxes, extras=[extra])
         return [[values[:, :Q] for values in output] for output in outputs]
 
     for shape in (4,), (2, 4):  # of all clips, of each clip
-        assert_same(learned_outputs(torch.ones(shape, dtype=torch.bool)), expected)
-    visible = learned_outputs(torch.zeros(4, dtype=torch.bool))
+        assert_same(learned_outputs(torch.ones(shape)), expected)
+    visible = learned_outputs(torch.zeros(4))
     assert not torch.allclose(visible[0][0], expected[0].person_logits, atol=1e-3)
 
 
@@ -162,7 +158,6 @@ def test_autocast_changes_little_and_samples_in_full_precision(monkeypatch):
             outputs = run(decoder, feats)
     assert dtypes == [torch.float32] * 2 * 2 * 3
     for output, full in zip(outputs, expected, strict=True):
-        assert output.bboxes.dtype == torch.float32
-        torch.testing.assert_close(output.bboxes, full.bboxes, rtol=0.05, atol=2)
+        assert_close(output.bboxes, full.bboxes, rtol=0.05, atol=2)
         for ours, theirs in zip(output[:2], full[:2], strict=True):
-            torch.testing.assert_close(ours.float(), theirs, rtol=0.05, atol=0.05)
+            assert_close(ours.float(), theirs, rtol=0.05, atol=0.05)

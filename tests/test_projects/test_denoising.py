@@ -14,6 +14,7 @@ from tiny import (
     two,
     whole_frames,
 )
+from torch.testing import assert_close
 
 from stmixer_mm.engine.checkpoints import check_state
 from stmixer_mm.errors import UserError
@@ -48,26 +49,22 @@ OF_TUBELETS = dict(type='DenoisingTubelets', config=tubelets.tube_detector())
 
 def test_without_noise_copies_are_at_the_persons_and_follow_their_actions():
     _, model = detectors(**NO_NOISE)
-    three = data_sample([(0, 0, 9, 9), (5, 5, 60, 60)] * 2, [(1, 2), (3,), (1, 2), ()])
-    extra = noised(model, three, one())
+    four = data_sample([(0, 0, 9, 9), (5, 5, 60, 60)] * 2, [(1, 2), (3,), (1, 2), ()])
+    extra = noised(model, four, one())
     assert extra.persons.tolist() == [[1, 2, 3, 4] * 2, [1, -1, -1, -1] * 2]
-    for sample, boxes_xyzr in (
-        (three, extra.boxes_xyzr[0]),
-        (one(), extra.boxes_xyzr[1, ::4]),
-    ):
-        expected = sample.gt_instances.bboxes.repeat(2, 1)
-        torch.testing.assert_close(xyzr_to_xyxy(boxes_xyzr), expected)
+    copies = xyzr_to_xyxy(extra.boxes_xyzr)
+    assert_close(copies[0], four.gt_instances.bboxes.repeat(2, 1))
+    assert_close(copies[1, ::4], one().gt_instances.bboxes.repeat(2, 1))
     for queries, name in zip(extra.queries, ('spatial', 'temporal'), strict=True):
         assert torch.equal(queries[0, 0], queries[0, 2])
         assert torch.equal(queries[0, :4], queries[0, 4:])
         embedding = getattr(model.denoising, f'{name}_labels')
         expected = embedding(torch.tensor([1.0, 1, 0]))
         expected = (expected - expected.mean()) / expected.std(correction=0)
-        torch.testing.assert_close(queries[0, 0], expected, rtol=1e-3, atol=1e-3)
+        assert_close(queries[0, 0], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_noise_fills_its_bounds():
-    torch.manual_seed(0)
     bboxes = torch.tensor([10.0, 20, 50, 100]).expand(5000, 4)
     top_left, bottom_right = noise_boxes(bboxes, 0.99).split(2, dim=-1)
     true_size = torch.tensor([40.0, 80])
@@ -79,13 +76,11 @@ def test_noise_fills_its_bounds():
 
 
 def test_actions_are_replaced_with_the_probability():
-    torch.manual_seed(0)
-    actions = torch.eye(5)[2].expand(1, 20000, 5)
-    ours = noise_actions(actions, 0.25)
+    ours = noise_actions(torch.eye(5)[2].expand(1, 20000, 5), 0.25)
     assert ((ours == 0) | (ours == 1)).all() and (ours.sum(dim=-1) == 1).all()
     # One in five replacements is the action itself.
     expected = torch.tensor([0.05, 0.05, 0.8, 0.05, 0.05])
-    torch.testing.assert_close(ours.mean(dim=(0, 1)), expected, rtol=0, atol=0.01)
+    assert_close(ours.mean(dim=(0, 1)), expected, rtol=0, atol=0.01)
 
 
 def test_groups_do_not_see_each_other():
@@ -102,7 +97,7 @@ def test_groups_do_not_see_each_other():
     unaffected = [*range(5), 7, 8]
     for first, second in zip(*outputs, strict=True):
         for ours, expected in zip(first, second, strict=True):
-            torch.testing.assert_close(ours[:, unaffected], expected[:, unaffected])
+            assert_close(ours[:, unaffected], expected[:, unaffected])
             assert not torch.allclose(ours[:, 5:7], expected[:, 5:7])
 
 
@@ -114,16 +109,14 @@ def test_without_noise_tubelets_start_where_the_person_is():
     assert extra.persons.tolist() == [[1, 2, 1, 2]]
     truth = sample.gt_instances.bboxes
     copies = xyzr_to_xyxy(extra.boxes_xyzr)[0]
-    torch.testing.assert_close(copies[0], truth[0, [0, 0, 3, 3]])
-    torch.testing.assert_close(copies[3], truth[1, [1, 1, 1, 1]])
-
+    assert_close(copies[0], truth[0, [0, 0, 3, 3]])
+    assert_close(copies[3], truth[1, [1, 1, 1, 1]])
     queries, boxes_xyzr, *_ = model.decoder.fold(extra)
     folded = xyzr_to_xyxy(boxes_xyzr).view(2, 4, 4)
-    torch.testing.assert_close(folded[:, 0], truth[0, [0, 3]])
+    assert_close(folded[:, 0], truth[0, [0, 3]])
     for frame in queries.spatial:
         assert torch.equal(frame, extra.queries.spatial[0])
     assert torch.equal(queries.temporal, extra.queries.temporal)
-
     # A copy does all that its person does in any frame, and only that.
     by_frame = tubelets.in_each_frame(sample)
     labels = by_frame.gt_instances.labels
@@ -135,49 +128,40 @@ def test_without_noise_tubelets_start_where_the_person_is():
 def assert_own_losses_stay(losses, expected, noised_are_positive=True):
     assert list(losses)[: len(expected)] == list(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
+        assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
         of_noised = losses[name.replace('loss_', 'dn.loss_')]
         assert of_noised.isfinite() and (of_noised > 0) == noised_are_positive
     assert len(losses) == 2 * len(expected)
 
 
 @pytest.mark.parametrize(
-    'samples, dtype',
-    [
-        ((two, one), torch.float32),
-        ((two, nobody), torch.bfloat16),
-        ((nobody, nobody), torch.bfloat16),
-    ],
+    'samples, in_bfloat16',
+    [((two, one), False), ((two, nobody), True), ((nobody, nobody), True)],
 )
-def test_own_losses_are_those_without_denoising(samples, dtype):
-    plain, model = detectors()
-    with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
-        expected, losses = (
-            losses_of(network, *(make() for make in samples))
-            for network in (plain, model)
-        )
-    check_state(
-        build_detector(tiny_detector() | dict(denoising=None)),
-        model.state_dict(),
-        source='x',
-    )
-    with pytest.raises(UserError, match='denoising'):
-        check_state(plain, model.state_dict(), source='x')
+def test_own_losses_are_those_without_denoising(samples, in_bfloat16):
+    models = detectors()
+    with torch.autocast('cpu', torch.bfloat16, enabled=in_bfloat16):
+        expected, losses = (losses_of(m, *(make() for make in samples)) for m in models)
     somebody = samples != (nobody, nobody)
     assert_own_losses_stay(losses, expected, somebody)
     sum(losses.values()).backward()
-    assert_all_learn(model)
-    assert model.denoising.spatial_labels.weight.grad.any() == somebody
+    assert_all_learn(models[1])
+    assert models[1].denoising.spatial_labels.weight.grad.any() == somebody
+
+
+def test_weights_of_denoising_are_left_over_where_it_is_off():
+    plain, model = detectors()
+    without = build_detector(tiny_detector() | dict(denoising=None))
+    check_state(without, model.state_dict(), source='x')
+    with pytest.raises(UserError, match='denoising'):
+        check_state(plain, model.state_dict(), source='x')
 
 
 @pytest.mark.parametrize('by_frame', [False, True])
 def test_own_losses_of_tubelets_are_those_without_denoising(by_frame):
     models = detectors(**OF_TUBELETS)
-    samples = [
-        tubelets.tube_sample(tubelets.LEAVES, tubelets.SPARSE, tubelets.ALWAYS),
-        tubelets.tube_sample(),
-        tubelets.tube_sample(tubelets.ALWAYS, seed=1),
-    ]
+    states = (tubelets.LEAVES, tubelets.SPARSE, tubelets.ALWAYS), (), (tubelets.ALWAYS,)
+    samples = [tubelets.tube_sample(*persons, seed=len(persons)) for persons in states]
     for model in models:
         for stage in model.decoder.stages:
             stage.frame_actions = by_frame
