@@ -12,6 +12,7 @@ from tiny import build_detector
 from tiny_release import BACKBONES, SIZES, make_parts, released_state_dict
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.files import sha256_of
 from stmixer_mm.projects.release.models import (
     ReleasedModel,
     fetch_released,
@@ -32,14 +33,11 @@ def test_every_backbone_is_found(backbone):
     state = released_state_dict(backbone)
     # As after data-parallel training.
     converted, parts = convert_state_dict({f'module.{k}': v for k, v in state.items()})
-    expected = make_parts(backbone, SIZES)
-    for part, config in expected.items():
-        model = MODELS.build(parts[part])
-        prefix, weights = f'{part}.', {}
-        for name, value in converted.items():
-            if name.startswith(prefix):
-                weights[name.removeprefix(prefix)] = value
-        model.load_state_dict(weights)
+    for part, config in make_parts(backbone, SIZES).items():
+        prefix = f'{part}.'
+        names = [name for name in converted if name.startswith(prefix)]
+        weights = {name.removeprefix(prefix): converted[name] for name in names}
+        MODELS.build(parts[part]).load_state_dict(weights)
         for key, value in config.items():
             if key != 'type':
                 assert parts[part][key] == value or tuple(value) == parts[part][key]
@@ -73,12 +71,9 @@ def test_faults_are_listed(slowonly):
         convert_state_dict(broken)
     for fault in (missing, f'{name} (9,) instead of (5,)'):
         assert fault in str(error.value)
-
-
-def test_no_released_checkpoint(slowonly):
-    name = 'lateral_convs.2.weight'  # which tells a size
-    with pytest.raises(ValueError, match=f'missing: {name}'):
-        convert_state_dict({key: slowonly[key] for key in slowonly if key != name})
+    size = 'lateral_convs.2.weight'  # which tells one
+    with pytest.raises(ValueError, match=f'missing: {size}'):
+        convert_state_dict({key: slowonly[key] for key in slowonly if key != size})
     with pytest.raises(ValueError, match='not a SlowOnly, SlowFast or ViT'):
         convert_state_dict(build_detector().state_dict())
 
@@ -104,14 +99,12 @@ def released(tmp_path_factory):
     folder = tmp_path_factory.mktemp('released')
     with DefaultScope.overwrite_default_scope('mmaction'):
         torch.save(dict(model=released_state_dict('slowonly')), folder / 'x.pth')
-    sizes = dict(SIZES)
-    del sizes['num_classes']
+    sizes = {name: SIZES[name] for name in SIZES if name != 'num_classes'}
+    parts = dict(decoder=dict(type='STMixerDecoder', **sizes))
+    parts['backbone'] = dict(type='mmaction.ResNet3dSlowOnly', depth=50)
+    parts['neck'] = dict(type='ChannelProjection3D')
     config = folder / 'stmixer_tiny.py'
-    config.write_text(
-        f'model = dict(decoder=dict(type="STMixerDecoder", **{sizes}),\n'
-        'backbone=dict(type="mmaction.ResNet3dSlowOnly", depth=50),\n'
-        'neck=dict(type="ChannelProjection3D"))'
-    )
+    config.write_text(f'model = {parts}')
     model = ReleasedModel('tiny', config, 'https://drive.google.com/uc?id=x')
     return SimpleNamespace(data=(folder / 'x.pth').read_bytes(), model=model)
 
@@ -132,38 +125,30 @@ def test_weights_are_fetched_once_and_converted(drive, released, monkeypatch):
     assert checkpoint == released.model.checkpoint == fetch_released(released.model)
     assert drive.calls == 1
     assert 'decoder.stages.1.offsets.bias' in torch.load(checkpoint)['state_dict']
-    digest = checkpoint.with_suffix('.sha256').read_text()
-    assert digest.endswith(f'  {checkpoint.name}\n')
+    line = f'{sha256_of(checkpoint)}  {checkpoint.name}\n'
+    assert checkpoint.with_suffix('.sha256').read_text() == line
     assert len(list(checkpoint.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize(
-    ('wrong', 'said'),
-    [
-        ('cut', 'cannot be read'),
-        ('no checkpoint', 'cannot be read'),
-        ('of another model', 'no checkpoint of stmixer_slowonly-r50_ava22 but of none'),
-    ],
-)
-def test_a_wrong_file_is_not_kept(drive, released, wrong, said):
-    drive.data = dict(cut=released.data[:-1000]).get(wrong, released.data)
-    if wrong == 'no checkpoint':
-        drive.data = b'<html>Quota exceeded</html>'
-    model = released.model
-    if wrong == 'of another model':
-        model = list_released()['stmixer_slowonly-r50_ava22']
-    with pytest.raises(UserError, match=said):
-        fetch_released(model)
-    assert list(model.checkpoint.parent.iterdir()) == []
+def test_a_wrong_file_is_not_kept(drive, released):
+    name = 'stmixer_slowonly-r50_ava22'
+    for data, model, fault in (
+        (b'<html>Quota exceeded</html>', released.model, 'cannot be read'),
+        (released.data[:-1000], released.model, 'cannot be read'),
+        (released.data, list_released()[name], f'no checkpoint of {name} but of none'),
+    ):
+        drive.data = data
+        with pytest.raises(UserError, match=fault):
+            fetch_released(model)
+        assert list(model.checkpoint.parent.iterdir()) == []
 
 
 def test_the_models_of_the_release_fit_their_own_parts():
     models = list_released()
     assert models['stmixer-m_ava22'] == models['stmixer_slowonly-r50_ava22']
-    models = set(models.values())
-    assert len(models) == 5
-    for model in models:
-        named = Config.fromfile(model.config).model
-        parts = {part: named[part] for part in ('backbone', 'neck', 'decoder')}
+    assert len({*models.values()}) == 5
+    for model in {*models.values()}:
+        parts = Config.fromfile(model.config).model
+        parts = {part: parts[part] for part in ('backbone', 'neck', 'decoder')}
         fitting = [candidate.name for candidate in list_fitting(parts)]
         assert model.name in fitting and len(fitting) == 1 + ('vit' in model.name)
