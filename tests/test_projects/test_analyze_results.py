@@ -1,5 +1,6 @@
 import csv
 import pickle
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ def predict(video_id, timestamp, bboxes, scores):
     return dict(video_id=video_id, timestamp=timestamp, pred_instances=instances)
 
 
+def read_rows(path):
+    return csv.DictReader(path.read_text().splitlines())
+
+
 def collect(metric, samples):
     metric.process(None, samples)
-    return metric.detections([list(map(dict, parts)) for parts in metric.results])
+    return metric.detections(deepcopy(metric.results))
 
 
 @pytest.mark.parametrize('metric_type', [TubeFrameMAPMetric, VideoMAPMetric])
@@ -40,26 +45,18 @@ def test_rated_boxes_are_those_predicted():
     detections = collect(metric, samples)
     keyframes = rate_keyframes(metric, detections, score_thr=0.3)
     _, *rows = class_rows(metric, metric.match_classes(detections))
-    assert sum(keyframe.num_gts for keyframe in keyframes) == sum(
-        row[2] for row in rows
-    )
-    predictions = {
-        (sample['video_id'], sample['timestamp']): sample['pred_instances']
-        for sample in samples
-    }
-    for keyframe in keyframes:
-        video, timestamp = keyframe.key.split(',')
-        bboxes, scores = predictions[video, int(timestamp)].values()
+    assert sum(keyframe.num_gts for keyframe in judged) == sum(row[2] for row in rows)
+    predictions = {f'{s["video_id"]},{s["timestamp"]:04}': s for s in samples}
+    for keyframe in judged:
+        bboxes, scores = predictions[keyframe.key]['pred_instances'].values()
         for box in keyframe.boxes:
             is_box = np.isclose(bboxes, box.bbox_norm, atol=1e-6).all(axis=1)
             assert box.score in scores[is_box, int(box.class_name[-1]) + 1]
 
 
 def test_costs_of_keyframes_by_hand(write_text):
-    ann_file = write_text(
-        'truth.csv', 'v,1,0,0,0.4,1,1,0', 'v,1,0.6,0,1,1,2,0', 'v,2,0,0,0.4,1,1,0'
-    )
-    metric = FrameMAPMetric(ann_file, num_classes=3)
+    truth = 'v,1,0,0,0.4,1,1,0', 'v,1,0.6,0,1,1,2,0', 'v,2,0,0,0.4,1,1,0'
+    metric = FrameMAPMetric(write_text('truth.csv', *truth), num_classes=3)
     boxes = [[0, 0, 0.4, 1], [0.6, 0, 1, 1]]
     samples = [
         predict('v', 1, boxes, [[0, 0.75, 0], [0, 0.5, 0.25]]),
@@ -74,24 +71,20 @@ def test_costs_of_keyframes_by_hand(write_text):
 
 def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     config, dump, out = write_project(tmp_path), tmp_path / 'f.pkl', tmp_path / 'out'
-    box = [[0.1, 0.1, 0.5, 0.9]]
+    bboxes = [[0.1, 0.1, 0.5, 0.9]]
     scores = {'0.mp4': [[0, 0.9, 0]], '1.mp4': [[0, 0, 0.8]]}
-    samples = [predict(video, 1, box, its) for video, its in scores.items()]
+    samples = [predict(video, 1, bboxes, row) for video, row in scores.items()]
     dump.write_bytes(pickle.dumps(samples))
     run_tool('analyze_results', dump, config, '--out', out, '--num-worst', 3)
-    folder = out / 'mAP'
-    pictures = [path.name for path in sorted(folder.glob('*.jpg'))]
-    assert pictures == [
-        f'keyframe_0{rank}_{video}.mp4_0001.jpg'
-        for rank, video in ((1, 1), (2, 3), (3, 2))
+    pictures = sorted(path.name for path in (out / 'mAP').glob('*.jpg'))
+    worst = enumerate((1, 3, 2), start=1)
+    assert pictures == [f'keyframe_0{rank}_{n}.mp4_0001.jpg' for rank, n in worst]
+    assert (out / 'mAP' / 'classes.csv').read_text().splitlines() == [
+        'name,ap,gts,detected,right',
+        'walk,0.000000,2,1,0',
+        'stand,0.250000,4,1,1',
     ]
-    with open(folder / 'classes.csv') as file:
-        worst, second = csv.DictReader(file)
-    assert list(worst) == ['name', 'ap', 'gts', 'detected', 'right']
-    assert list(worst.values()) == ['walk', '0.000000', '2', '1', '0']
-    assert list(second.values()) == ['stand', '0.250000', '4', '1', '1']
-    with open(folder / 'keyframes.csv') as file:
-        first = next(csv.DictReader(file))
+    first = next(read_rows(out / 'mAP' / 'keyframes.csv'))
     assert (first['video'], float(first['cost'])) == ('1.mp4', pytest.approx(2.8))
     # Without a video, all but the pictures of keyframes is there.
     (tmp_path / '1.mp4').unlink()
@@ -103,17 +96,14 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
 def test_tube_metrics_have_their_errors_told(tmp_path, write_text, capsys):
     truth = ground_truth({'v': {0: [still(1, 18, [0, 0, 50, 100])]}}, nframes=20)
     (tmp_path / 'truth.pkl').write_bytes(pickle.dumps(truth))
-    metrics = [
-        dict(type=source, ann_file=str(tmp_path / 'truth.pkl'))
-        for source in ('TubeFrameMAPMetric', 'VideoMAPMetric')
-    ]
+    names, ann_file = ('TubeFrameMAPMetric', 'VideoMAPMetric'), f'{tmp_path}/truth.pkl'
+    metrics = [dict(type=name, ann_file=ann_file) for name in names]
     config = write_text('config.py', f'test_evaluator = {metrics}')
     rows = [f'v,{frame},0,0,0.25,1,{1 + (frame > 16)},0.9' for frame in range(1, 19)]
-    command = 'analyze_results', write_text('found.csv', *rows)
-    run_tool(*command, config, '--out', tmp_path / 'out', '--no-keyframes')
+    command = 'analyze_results', write_text('found.csv', *rows), config
+    run_tool(*command, '--out', tmp_path / 'out', '--no-keyframes')
     assert 'Error types' in capsys.readouterr().out
     assert (tmp_path / 'out/video_mAP/classes.csv').is_file()
-    with open(tmp_path / 'out/frame_mAP/errors.csv') as file:
-        *_, mean = csv.DictReader(file)
+    *_, mean = read_rows(tmp_path / 'out/frame_mAP/errors.csv')
     assert float(mean['ap']) == pytest.approx(16 / 18)
     assert float(mean['missed']) == pytest.approx(2 / 18)

@@ -1,4 +1,5 @@
 import tempfile
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -6,30 +7,16 @@ from mmengine.evaluator import BaseMetric
 from tube_data import ava_lines, build, linked, noisy, predict_truth, score
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.functional.average_precision import (
-    AP_MODES,
-    CLASS_AVERAGES,
-    average_precision,
-    by_score,
-)
-from stmixer_mm.evaluation.functional.protocols import (
-    FRAME_PROTOCOLS,
-    KEYFRAME_PROTOCOLS,
-    TUBE_PROTOCOLS,
-)
+from stmixer_mm.evaluation.functional import average_precision as ap
+from stmixer_mm.evaluation.functional import protocols
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects import published  # noqa: F401 - protocols
 from stmixer_mm.projects.diagnosis import bootstrap
-from stmixer_mm.projects.diagnosis.bootstrap import (
-    MatchedDetections,
-    draw_videos,
-    interval,
-    weighted_aps,
-)
+from stmixer_mm.projects.diagnosis.bootstrap import Judged, draw_videos, weighted_aps
 from stmixer_mm.projects.diagnosis.scoring import draw_values, match_results, score_pair
 
 
-@pytest.mark.parametrize('mode', AP_MODES)
+@pytest.mark.parametrize('mode', ap.AP_MODES)
 @pytest.mark.parametrize('share', [0, 0.1, 0.6, 1])
 def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
     monkeypatch.setattr(bootstrap, '_CHUNK_SIZE', 5)
@@ -38,11 +25,11 @@ def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
     gts = np.bincount(videos[right], minlength=7) + random.randint(0, 2, 7)
     weights = draw_videos(7, draws=60)
     weights[:, 0] = np.eye(7)[6]  # a video without detections alone
-    aps = weighted_aps(MatchedDetections(right, videos, gts), weights, mode=mode)
-    for ap, weight in zip(aps, weights.T, strict=True):
+    aps = weighted_aps(Judged(right, videos, gts), weights, mode=mode)
+    for value, weight in zip(aps, weights.T, strict=True):
         copies = np.repeat(right, weight[videos])
-        expected = average_precision(copies, gts @ weight, mode=mode)
-        assert ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        expected = ap.average_precision(copies, gts @ weight, mode=mode)
+        assert value == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def build_drawn(kind, truth, **options):
@@ -55,18 +42,13 @@ def build_drawn(kind, truth, **options):
         return FrameMAPMetric(file.name, num_classes=4, **options)
 
 
-def in_video(sample, name):
-    instances = dict(sample['pred_instances'])
-    return dict(sample, video_id=name, pred_instances=instances)
-
-
 @pytest.mark.parametrize(
     'kind, protocol, over',
     [
-        *((TubeFrameMAPMetric, name, None) for name in FRAME_PROTOCOLS),
-        *((TubeFrameMAPMetric, 'act', over) for over in CLASS_AVERAGES),
-        *((VideoMAPMetric, name, None) for name in TUBE_PROTOCOLS),
-        *((FrameMAPMetric, name, None) for name in KEYFRAME_PROTOCOLS),
+        *((TubeFrameMAPMetric, name, None) for name in protocols.FRAME_PROTOCOLS),
+        *((TubeFrameMAPMetric, 'act', over) for over in ap.CLASS_AVERAGES),
+        *((VideoMAPMetric, name, None) for name in protocols.TUBE_PROTOCOLS),
+        *((FrameMAPMetric, name, None) for name in protocols.KEYFRAME_PROTOCOLS),
     ],
 )
 def test_draws_are_evaluated_anew(kind, protocol, over):
@@ -75,7 +57,7 @@ def test_draws_are_evaluated_anew(kind, protocol, over):
     names, options = list('vwx'), dict(protocol=protocol, class_average=over)
     options['iou_thrs'] = ['0.3:0.5:0.1', 0.5]
     metric = build_drawn(kind, truth, **options)
-    metric.process(None, [in_video(sample, sample['video_id']) for sample in samples])
+    metric.process(None, deepcopy(samples))
     weights = draw_videos(3, draws=3)
     draws = draw_values(match_results(metric), names, weights)
     assert draws.keys() > {metric.prefix + '/' + metric.value_name('overall', '0.5')}
@@ -85,11 +67,10 @@ def test_draws_are_evaluated_anew(kind, protocol, over):
         }
         drawn = dict(truth, test_videos=[list(copies)])
         for key in ('nframes', 'resolution', 'gttubes'):
-            drawn[key] = truth[key] | {
-                n: truth[key][video] for n, video in copies.items()
-            }
+            values = truth[key]
+            drawn[key] = values | {n: values[video] for n, video in copies.items()}
         again = [
-            in_video(sample, name)
+            deepcopy(sample) | dict(video_id=name)
             for name, video in copies.items()
             for sample in samples
             if sample['video_id'] == video
@@ -105,13 +86,12 @@ def test_intervals():
     assert (weights.sum(axis=0) == 50).all()
     assert (weights == draw_videos(50, draws=400)).all()
     values = np.append(np.arange(101.0), np.nan)
-    assert interval(values, level=0.9) == pytest.approx((5, 95))
+    assert bootstrap.interval(values, level=0.9) == pytest.approx((5, 95))
 
 
-def score_of(truth, samples, kind=TubeFrameMAPMetric):
-    results = Results(
-        'found', BaseMetric, lambda metric: (('', sample) for sample in samples)
-    )
+def score_of(truth, samples, kind):
+    pairs = [('', sample) for sample in samples]
+    results = Results('found', BaseMetric, lambda metric: iter(pairs))
     return score_pair(build(kind, truth), [results], draws=50)[0]
 
 
@@ -120,13 +100,12 @@ def test_laws_of_intervals(kind):
     truth, samples = noisy(0)
     score = score_of(truth, samples, kind)
     difference = score - score
-    assert score.draws.keys() == difference.draws.keys() == score.values.keys()
-    for name in score.values:
-        assert difference.values[name] == 0 and difference.interval(name) == (0, 0)
     turned = truth | dict(test_videos=[truth['test_videos'][0][::-1]])
     again = score_of(turned, samples[::-1], kind)
     assert again.values == pytest.approx(score.values)
+    assert score.draws.keys() == difference.draws.keys() == score.values.keys()
     for name in score.values:
+        assert difference.values[name] == 0 and difference.interval(name) == (0, 0)
         assert again.interval(name) == pytest.approx(score.interval(name))
     perfect_samples = predict_truth(truth)
     if kind is VideoMAPMetric:
@@ -148,17 +127,17 @@ def random_class(random, num_videos):
     num_wrong = random.poisson(10 * hard)
     videos = np.repeat(np.tile(np.arange(num_videos), 2), [*num_right, *num_wrong])
     right = np.arange(len(videos)) < num_right.sum()
-    order = by_score(random.randn(len(videos)) + 1.5 * right - hard[videos])
-    return MatchedDetections(right[order], videos[order], num_gts)
+    order = ap.by_score(random.randn(len(videos)) + 1.5 * right - hard[videos])
+    return Judged(right[order], videos[order], num_gts)
 
 
 def test_intervals_hold_the_true_value():
     random = np.random.RandomState(0)
     many = random_class(random, 20_000)
-    true = average_precision(many.right, many.gts.sum(), mode='interpolated')
+    true = ap.average_precision(many.right, many.gts.sum(), mode='interpolated')
     weights, held = draw_videos(100, draws=100), 0
     for _ in range(60):
         aps = weighted_aps(random_class(random, 100), weights, mode='interpolated')
-        low, high = interval(aps, level=0.8)
+        low, high = bootstrap.interval(aps, level=0.8)
         held += low <= true <= high
     assert 0.7 < held / 60 < 0.9

@@ -1,4 +1,5 @@
 import itertools
+from copy import deepcopy
 
 import literal_act
 import numpy as np
@@ -7,20 +8,16 @@ from tube_data import build, frame_detections, linked, noisy, still
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects import published  # noqa: F401 - protocols
-from stmixer_mm.projects.diagnosis.error_types import (
-    BOX_ERRORS,
-    TUBE_ERRORS,
-    error_rows,
-    error_shares,
-)
+from stmixer_mm.projects.diagnosis import error_types
 
 
 def evaluate(metric_type, truth, samples, **options):
     """Shares by label, and values of the metric."""
     metric = build(metric_type, truth, **options)
     metric.process(None, samples)
-    results = [[dict(part) for part in parts] for parts in metric.results]
-    shares = error_shares(metric, metric.detections(results))
+    shares = error_types.error_shares(
+        metric, metric.detections(deepcopy(metric.results))
+    )
     return shares, metric.evaluate(len(samples))
 
 
@@ -36,7 +33,7 @@ def test_errors_of_boxes_are_those_of_moc():
         tubes = (tubes.get(label, []) for tubes in truth['gttubes'].values())
         num_gts = sum(map(len, itertools.chain(*tubes)))
         ours = shares[f'class {label}']
-        for kind in BOX_ERRORS:
+        for kind in error_types.BOX_ERRORS:
             expected = literal_act.share_of_kind(kinds, kind, num_gts)
             assert ours[kind] == pytest.approx(expected, abs=1e-9)
         assert ours['ap'] == values[f'frame_mAP/class {label}@0.7']
@@ -44,7 +41,8 @@ def test_errors_of_boxes_are_those_of_moc():
     assert len(all_kinds) == 5
     # Suppressed boxes have no errors.
     shares, values = evaluate(TubeFrameMAPMetric, truth, samples, nms='moc')
-    assert error_rows(shares)[-1][1] == pytest.approx(values['frame_mAP/overall@0.5'])
+    mean = error_types.error_rows(shares)[-1]
+    assert mean[1] == pytest.approx(values['frame_mAP/overall@0.5'])
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
@@ -67,15 +65,15 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
     for label in range(3):
         tubes = [
             (name, score, tube)
-            for name, of_video in detections.items()
-            for its_label, score, tube in of_video
-            if its_label == label
+            for name in detections
+            for number, score, tube in detections[name]
+            if number == label
         ]
         options = truth['gttubes'], label, 0.3, protocol
         kinds = literal_act.tube_error_kinds(tubes, *options)
         all_kinds |= {*kinds}
         ours = shares[f'class {label}']
-        for kind in TUBE_ERRORS:
+        for kind in error_types.TUBE_ERRORS:
             expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
             assert ours[kind] == pytest.approx(expected, abs=1e-9)
         assert ours['missed'] == pytest.approx(1 - kinds.count('right') / 6)

@@ -22,8 +22,9 @@ TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
 BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    return [text for kind, text in BLOCKS if kind == language]
+def block(language):
+    (block,) = [text for kind, text in BLOCKS if kind == language]
+    return block
 
 
 def run_line(command):
@@ -46,14 +47,13 @@ def folder(tmp_path, monkeypatch):
         shutil.copytree(ROOT / 'configs' / name, Path('configs', name))
     for path in Path('configs').rglob('*own*.py'):
         path.write_text(shortened(path.read_text()))
-    (xml,) = blocks('xml')
     for number in range(1, 11):
         name = f'{number:02}'
         write_video(f'data/own/videos/{name}.mp4', frames=60, fps=12)
         folder = Path('data/own/cvat', 'train' if number < 9 else 'val')
         folder.mkdir(parents=True, exist_ok=True)
-        text = xml.replace('01', name).replace('xtl="8"', f'xtl="{number}"')
-        (folder / f'{name}.xml').write_text(text)
+        xml = block('xml').replace('01', name).replace('xtl="8"', f'xtl="{number}"')
+        (folder / f'{name}.xml').write_text(xml)
 
 
 def shortened(text):
@@ -104,19 +104,17 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     for name in ('found.xml', 'found.json'):
         (video,) = read_file(f'data/own/{name}', Counter()).videos
         assert video.names[0] == '10.mp4'
-    out = capsys.readouterr().out
-    assert 'videos: 8, keyframes: 40 (person-free: 0), persons: 40' in out
-    assert 'mAP/overall' in out
+    printed = capsys.readouterr().out
+    assert 'videos: 8, keyframes: 40 (person-free: 0), persons: 40' in printed
+    assert 'mAP/overall' in printed
     check_arguments(load_config('data/own/own_slowonly.py'))
 
 
 def test_the_json_of_the_page_means_what_the_xml_means(folder):
-    (text,) = blocks('json')
-    Path('own.json').write_text(text)
+    Path('own.json').write_text(block('json'))
     common = dict(videos='data/own/videos', label_map='ids.pbtxt')
     convert_annotations(['data/own/cvat/train/01.xml'], out='xml.csv', **common)
     convert_annotations(['own.json'], out='json.csv', **common)
-    xml, json = (read_keyframe_rows(f'{name}.csv')[0] for name in ('xml', 'json'))
-    assert {row[4:] for row in json} == {
-        row[4:] for row in xml if row.timestamp == 0
-    } | {(3, 0)}
+    rows_of_xml = read_keyframe_rows('xml.csv')[0]
+    expected = {row[4:] for row in rows_of_xml if row.timestamp == 0} | {(3, 0)}
+    assert {row[4:] for row in read_keyframe_rows('json.csv')[0]} == expected
