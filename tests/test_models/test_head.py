@@ -174,7 +174,9 @@ def test_one_person_to_many_queries():
     assert_close(loss, 2 * expected)
 
 
-@pytest.mark.parametrize('loss', [dict(loss_person=FOCAL), {}], ids=['focal', 'softmax'])
+@pytest.mark.parametrize(
+    'loss', [dict(loss_person=FOCAL), {}], ids=['one logit', 'two']
+)
 @pytest.mark.parametrize('assigner', [{}, dict(assigner=MAX_IOU)], ids=['one', 'many'])
 def test_without_persons_losses_are_finite_with_a_gradient(loss, assigner):
     output = random_output()

@@ -55,11 +55,13 @@ def config(tmp_path_factory):
     return Config.fromfile(write_project(tmp_path_factory.mktemp('streams')))
 
 
-def build(config, backbone, *, frame_interval=1, ahead_s=None, decoder=(), head=()):
+def build(config, backbone, *, frame_interval=1, ahead_s=None, **parts):
     cfg = deepcopy(config)
-    cfg.model.update(deepcopy(BACKBONES[backbone]))
-    cfg.model.decoder.update(decoder, num_frames=4)
-    cfg.model.head.update(head, score_thr=0.0)
+    for part, settings in deepcopy(BACKBONES[backbone]).items():
+        cfg.model[part] = settings
+    cfg.model.update(parts)
+    cfg.model.decoder.num_frames = 4
+    cfg.model.head.score_thr = 0.0
     sampler = cfg.test_dataloader.dataset.pipeline[1]
     sampler.update(clip_len=4, frame_interval=frame_interval, ahead_s=ahead_s)
     torch.manual_seed(0)
