@@ -46,9 +46,10 @@ def test_rated_boxes_are_those_predicted():
     keyframes = rate_keyframes(metric, detections, score_thr=0.3)
     _, *rows = class_rows(metric, metric.match_classes(detections))
     assert sum(keyframe.num_gts for keyframe in judged) == sum(row[2] for row in rows)
-    predictions = {f'{s["video_id"]},{s["timestamp"]:04}': s for s in samples}
+    predicted = {(s['video_id'], s['timestamp']): s['pred_instances'] for s in samples}
     for keyframe in judged:
-        bboxes, scores = predictions[keyframe.key]['pred_instances'].values()
+        video, timestamp = keyframe.key.split(',')
+        bboxes, scores = predicted[video, int(timestamp)].values()
         for box in keyframe.boxes:
             is_box = np.isclose(bboxes, box.bbox_norm, atol=1e-6).all(axis=1)
             assert box.score in scores[is_box, int(box.class_name[-1]) + 1]
