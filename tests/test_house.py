@@ -11,20 +11,14 @@ from tiny_stmixer import tool_environment, write_project
 import stmixer_mm
 
 PACKAGE = Path(stmixer_mm.__file__).parent
-FLOORS = (
+GROUND_FLOOR = (
     'registry compat errors files plain_pickle structures records command_line '
-    'mmcv_operators pictures',
-    *(
-        'models',
-        'engine',
-        'datasets',
-        'visualization',
-        'evaluation',
-        'apis',
-        'projects',
-    ),
+    'mmcv_operators pictures'
 )
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
+UPPER_FLOORS = 'models', 'engine', 'datasets', 'visualization', 'evaluation', 'apis'
+FLOOR_OF = dict.fromkeys(GROUND_FLOOR.split(), 0) | {
+    room: floor for floor, room in enumerate((*UPPER_FLOORS, 'projects'), start=1)
+}
 
 
 def imports():
