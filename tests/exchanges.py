@@ -8,17 +8,19 @@ from mmengine.config import Config
 KEYFRAMES, TUBELETS = 'stmixer', 'stmixer-t'
 
 
+def mmdet(kind, **settings):
+    return dict(type=f'mmdet.{kind}', **settings)
+
+
 def framewise(neck, **settings):
     """A neck of mmdet on each frame."""
-    return dict(type='FramewiseNeck', neck=dict(type=f'mmdet.{neck}', **settings))
+    return dict(type='FramewiseNeck', neck=mmdet(neck, **settings))
 
 
 def backbone(kind, in_channels, **settings):
     """A backbone, and the neck for its widths."""
-    return dict(
-        backbone=dict(_delete_=True, type=kind, **settings),
-        neck=dict(in_channels=in_channels),
-    )
+    settings = dict(_delete_=True, type=kind, **settings)
+    return dict(backbone=settings, neck=dict(in_channels=in_channels))
 
 
 def tapped(kind, layers, in_channels, time_in_batch=False, **settings):
@@ -32,139 +34,96 @@ def projection(in_channels):
 
 
 HALF_TIME = dict(decoder=dict(num_frames=2))
-LEVELS = dict(in_channels=[16, 64], out_channels=64)
+LAYERS = ['layer1', 'layer2']
 TWO_STAGES = dict(depth=18, num_stages=2, dilations=(1, 1))
+C2D = TWO_STAGES | dict(strides=(1, 2), out_indices=(1,))
 WITH_TIME = TWO_STAGES | dict(base_channels=16, inflate=(1, 1), out_indices=(0, 1))
-COSTS = ('FocalLoss', 'BBoxL1', 'IoU')
-EXCHANGES = {
-    # Backbones. Those that stride time need it in the decoder, or a neck that undoes it.
+WITH_TIME |= dict(spatial_strides=(1, 2))
+CSN = dict(depth=50, num_stages=3, stage_blocks=(1, 1, 1), base_channels=8)
+CSN |= dict(spatial_strides=(1, 2, 2), temporal_strides=(1, 2, 2), with_pool2=False)
+CSN |= dict(dilations=(1, 1, 1), inflate=(1, 1, 1), out_indices=(0, 1, 2))
+SWIN = dict(embed_dims=24, depths=[2, 2, 2], num_heads=[1, 2, 4])
+MVIT = dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2])
+PVT = mmdet('PyramidVisionTransformerV2', embed_dims=16, num_layers=[1] * 4)
+# Those that stride time need it in the decoder, or a neck that undoes it.
+BACKBONES = {
     'i3d': HALF_TIME
     | backbone(
-        'mmaction.ResNet3d',
-        [16, 32],
-        conv1_kernel=(5, 7, 7),
-        **WITH_TIME | dict(spatial_strides=(1, 2), temporal_strides=(1, 1)),
+        *('mmaction.ResNet3d', [16, 32]),
+        **WITH_TIME | dict(conv1_kernel=(5, 7, 7), temporal_strides=(1, 1)),
     ),
-    'c2d': tapped(
-        'C2D',
-        ['layer1', 'layer2'],
-        [64, 128],
-        time_in_batch=True,
-        **TWO_STAGES | dict(strides=(1, 2), out_indices=(1,)),
-    ),
+    'c2d': tapped('C2D', LAYERS, [64, 128], time_in_batch=True, **C2D),
     'r2plus1d': tapped(
-        'ResNet2Plus1d',
-        ['layer1', 'layer2'],
-        [16, 32],
-        **WITH_TIME | dict(spatial_strides=(1, 2), temporal_strides=(1, 2)),
-        conv_cfg=dict(type='Conv2plus1d'),
-        pretrained2d=False,
+        *('ResNet2Plus1d', LAYERS, [16, 32]),
+        **WITH_TIME | dict(conv_cfg=dict(type='Conv2plus1d')),
+        **dict(temporal_strides=(1, 2), pretrained2d=False),
     ),
     'csn': backbone(
-        'mmaction.ResNet3dCSN',
-        [32, 64, 128],
-        **dict(depth=50, num_stages=3, stage_blocks=(1, 1, 1), base_channels=8),
-        **dict(spatial_strides=(1, 2, 2), temporal_strides=(1, 2, 2)),
-        **dict(dilations=(1, 1, 1), inflate=(1, 1, 1), out_indices=(0, 1, 2)),
-        **dict(with_pool2=False, pretrained=None, pretrained2d=False),
+        *('mmaction.ResNet3dCSN', [32, 64, 128]),
+        **CSN | dict(pretrained=None, pretrained2d=False),
     ),
     'swin3d': HALF_TIME
     | backbone(
-        'mmaction.SwinTransformer3D',
-        [24, 48, 96],
-        arch=dict(embed_dims=24, depths=[2, 2, 2], num_heads=[1, 2, 4]),
-        **dict(window_size=(2, 7, 7), out_indices=(0, 1, 2), pretrained2d=False),
+        *('mmaction.SwinTransformer3D', [24, 48, 96]),
+        **dict(arch=SWIN, window_size=(2, 7, 7)),
+        **dict(out_indices=(0, 1, 2), pretrained2d=False),
     ),
     'mvit': HALF_TIME
     | backbone(
-        'mmaction.MViT',
-        [16, 32, 64],
-        arch=dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2]),
-        **dict(spatial_size=96, temporal_size=4, out_scales=[0, 1, 2]),
-        output_cls_token=False,
+        *('mmaction.MViT', [16, 32, 64]),
+        **dict(arch=MVIT, spatial_size=96, temporal_size=4),
+        **dict(out_scales=[0, 1, 2], output_cls_token=False),
     ),
     'uniformer': HALF_TIME
     | tapped(
-        'UniFormer',
-        ['blocks1', 'blocks2', 'blocks3', 'norm'],
-        [16, 32, 64, 128],
+        *('UniFormer', ['blocks1', 'blocks2', 'blocks3', 'norm'], [16, 32, 64, 128]),
         **dict(depth=[1] * 4, embed_dim=[16, 32, 64, 128], head_dim=16),
         pretrained2d=False,
     ),
-    'pvt2d': backbone(
-        'FramewiseBackbone',
-        [16, 32, 80, 128],
-        backbone=dict(type='mmdet.PyramidVisionTransformerV2', embed_dims=16)
-        | dict(num_layers=[1] * 4),
-    ),
-    # Necks.
-    'framewise-fpn-batchnorm-leaky': dict(
-        neck=framewise(
-            'FPN',
-            **LEVELS,
-            **dict(num_outs=4, add_extra_convs='on_output'),
-            norm_cfg=dict(type='BN'),
-            act_cfg=dict(type='LeakyReLU', negative_slope=0.1),
-        )
-        | dict(_delete_=True)
-    ),
-    'vit-pyramid-framewise-fpn': dict(
-        neck=[
-            dict(type='ViTPyramid3D', in_channels=64, out_channels=64),
-            framewise('FPN', in_channels=[64] * 4, out_channels=64, num_outs=4),
-        ]
-    ),
-    'framewise-bfp': dict(
-        neck=[
-            projection([16, 64]),
-            framewise('BFP', in_channels=64, num_levels=2, refine_level=1),
-        ]
-    ),
-    'framewise-nasfpn': dict(
-        neck=framewise('NASFPN', **LEVELS, num_outs=5, stack_times=1)
-        | dict(_delete_=True)
-    ),
-    'framewise-ssd': dict(
-        neck=[
-            framewise(
-                'SSDNeck',
-                **dict(in_channels=[16, 64], out_channels=[16, 64, 64]),
-                **dict(level_strides=[2], level_paddings=[1]),
-            ),
-            projection([16, 64, 64]),
-        ]
-    ),
-    # CARAFE's own kernel needs a GPU.
-    'framewise-carafe': dict(
-        neck=framewise(
-            'FPN_CARAFE',
-            **LEVELS,
-            num_outs=2,
-            upsample_cfg=dict(type='pixel_shuffle', upsample_kernel=3),
-        )
-        | dict(_delete_=True)
-    ),
-    # Losses and costs. CIoU with the default eps (square pixels) divides 0 by 0 at an
-    # exactly right box; four times focal loss is about cross-entropy at the start.
-    'ciou': dict(head=dict(loss_iou=dict(type='mmdet.CIoULoss', eps=0.1))),
-    'smooth-l1': dict(head=dict(loss_bbox=dict(type='mmdet.SmoothL1Loss', beta=0.05))),
-    'focal-action': dict(
-        head=dict(
-            loss_action=dict(_delete_=True, type='mmdet.FocalLoss', loss_weight=4.0)
-        )
-    ),
-    'focal-cost': dict(
-        head=dict(
-            assigner=dict(
-                match_costs=[
-                    dict(type=f'mmdet.{name}Cost', weight=2.0) for name in COSTS
-                ]
-            )
-        )
-    ),
+    'pvt2d': backbone('FramewiseBackbone', [16, 32, 80, 128], backbone=PVT),
 }
 for name in 'c2d', 'r2plus1d', 'csn':
-    EXCHANGES[name]['neck']['num_frames'] = 4
+    BACKBONES[name]['neck']['num_frames'] = 4
+LEVELS = dict(in_channels=[16, 64], out_channels=64)
+NASFPN = framewise('NASFPN', **LEVELS, num_outs=5, stack_times=1)
+SSD = dict(in_channels=[16, 64], out_channels=[16, 64, 64])
+PIXEL_SHUFFLE = dict(type='pixel_shuffle', upsample_kernel=3)  # CARAFE's needs a GPU
+CARAFE = framewise('FPN_CARAFE', **LEVELS, num_outs=2, upsample_cfg=PIXEL_SHUFFLE)
+LEAKY = dict(type='LeakyReLU', negative_slope=0.1)
+NECKS = {
+    'pafpn3d': dict(type='PAFPN3D'),
+    'fpn3d-four-levels': dict(type='FPN3D', num_outs=4, add_extra_convs='on_output'),
+    'fpn3d-batchnorm-leaky': dict(
+        type='FPN3D', norm_cfg=dict(type='BN3d'), temporal_kernel=1, act_cfg=LEAKY
+    ),
+    'vit-pyramid-fpn3d': [
+        dict(type='ViTPyramid3D', in_channels=64, out_channels=64),
+        dict(type='FPN3D', in_channels=[64] * 4, out_channels=64),
+    ],
+    'framewise-bfp': [
+        projection([16, 64]),
+        framewise('BFP', in_channels=64, num_levels=2, refine_level=1),
+    ],
+    'framewise-nasfpn': dict(_delete_=True, **NASFPN),
+    'framewise-ssd': [
+        framewise('SSDNeck', **SSD, level_strides=[2], level_paddings=[1]),
+        projection([16, 64, 64]),
+    ],
+    'framewise-carafe': dict(_delete_=True, **CARAFE),
+}
+COSTS = [mmdet(f'{name}Cost', weight=2.0) for name in ('FocalLoss', 'BBoxL1', 'IoU')]
+# CIoU with the default eps (square pixels) divides 0 by 0 at an exactly right box; four
+# times focal loss is about cross-entropy at the start.
+HEADS = {
+    'ciou': dict(loss_iou=mmdet('CIoULoss', eps=0.1)),
+    'smooth-l1': dict(loss_bbox=mmdet('SmoothL1Loss', beta=0.05)),
+    'focal-action': dict(
+        loss_action=mmdet('FocalLoss', _delete_=True, loss_weight=4.0)
+    ),
+    'focal-cost': dict(assigner=dict(match_costs=COSTS)),
+}
+EXCHANGES = BACKBONES | {name: dict(neck=neck) for name, neck in NECKS.items()}
+EXCHANGES |= {name: dict(head=head) for name, head in HEADS.items()}
 
 
 def exchanged(name, kind=KEYFRAMES):
