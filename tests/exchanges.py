@@ -33,57 +33,42 @@ def projection(in_channels):
     return dict(type='ChannelProjection3D', in_channels=in_channels, out_channels=64)
 
 
-HALF_TIME = dict(decoder=dict(num_frames=2))
-LAYERS = ['layer1', 'layer2']
 TWO_STAGES = dict(depth=18, num_stages=2, dilations=(1, 1))
 C2D = TWO_STAGES | dict(strides=(1, 2), out_indices=(1,))
 WITH_TIME = TWO_STAGES | dict(base_channels=16, inflate=(1, 1), out_indices=(0, 1))
 WITH_TIME |= dict(spatial_strides=(1, 2))
+I3D = WITH_TIME | dict(conv1_kernel=(5, 7, 7), temporal_strides=(1, 1))
+R2PLUS1D = WITH_TIME | dict(temporal_strides=(1, 2), conv_cfg=dict(type='Conv2plus1d'))
 CSN = dict(depth=50, num_stages=3, stage_blocks=(1, 1, 1), base_channels=8)
 CSN |= dict(spatial_strides=(1, 2, 2), temporal_strides=(1, 2, 2), with_pool2=False)
 CSN |= dict(dilations=(1, 1, 1), inflate=(1, 1, 1), out_indices=(0, 1, 2))
-SWIN = dict(embed_dims=24, depths=[2, 2, 2], num_heads=[1, 2, 4])
+CSN |= dict(pretrained=None)
+SWIN = dict(arch=dict(embed_dims=24, depths=[2, 2, 2], num_heads=[1, 2, 4]))
+SWIN |= dict(window_size=(2, 7, 7), out_indices=(0, 1, 2))
 MVIT = dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2])
+MVIT = dict(arch=MVIT, spatial_size=96, temporal_size=4, out_scales=[0, 1, 2])
+MVIT |= dict(output_cls_token=False)
+UNIFORMER = dict(depth=[1] * 4, embed_dim=[16, 32, 64, 128], head_dim=16)
 PVT = mmdet('PyramidVisionTransformerV2', embed_dims=16, num_layers=[1] * 4)
-# Those that stride time need it in the decoder, or a neck that undoes it.
+for settings in R2PLUS1D, CSN, SWIN, UNIFORMER:
+    settings['pretrained2d'] = False
+LAYERS, BLOCKS = ['layer1', 'layer2'], ['blocks1', 'blocks2', 'blocks3', 'norm']
 BACKBONES = {
-    'i3d': HALF_TIME
-    | backbone(
-        *('mmaction.ResNet3d', [16, 32]),
-        **WITH_TIME | dict(conv1_kernel=(5, 7, 7), temporal_strides=(1, 1)),
-    ),
+    'i3d': backbone('mmaction.ResNet3d', [16, 32], **I3D),
     'c2d': tapped('C2D', LAYERS, [64, 128], time_in_batch=True, **C2D),
-    'r2plus1d': tapped(
-        *('ResNet2Plus1d', LAYERS, [16, 32]),
-        **WITH_TIME | dict(conv_cfg=dict(type='Conv2plus1d')),
-        **dict(temporal_strides=(1, 2), pretrained2d=False),
-    ),
-    'csn': backbone(
-        *('mmaction.ResNet3dCSN', [32, 64, 128]),
-        **CSN | dict(pretrained=None, pretrained2d=False),
-    ),
-    'swin3d': HALF_TIME
-    | backbone(
-        *('mmaction.SwinTransformer3D', [24, 48, 96]),
-        **dict(arch=SWIN, window_size=(2, 7, 7)),
-        **dict(out_indices=(0, 1, 2), pretrained2d=False),
-    ),
-    'mvit': HALF_TIME
-    | backbone(
-        *('mmaction.MViT', [16, 32, 64]),
-        **dict(arch=MVIT, spatial_size=96, temporal_size=4),
-        **dict(out_scales=[0, 1, 2], output_cls_token=False),
-    ),
-    'uniformer': HALF_TIME
-    | tapped(
-        *('UniFormer', ['blocks1', 'blocks2', 'blocks3', 'norm'], [16, 32, 64, 128]),
-        **dict(depth=[1] * 4, embed_dim=[16, 32, 64, 128], head_dim=16),
-        pretrained2d=False,
-    ),
+    'r2plus1d': tapped('ResNet2Plus1d', LAYERS, [16, 32], **R2PLUS1D),
+    'csn': backbone('mmaction.ResNet3dCSN', [32, 64, 128], **CSN),
+    'swin3d': backbone('mmaction.SwinTransformer3D', [24, 48, 96], **SWIN),
+    'mvit': backbone('mmaction.MViT', [16, 32, 64], **MVIT),
+    'uniformer': tapped('UniFormer', BLOCKS, [16, 32, 64, 128], **UNIFORMER),
     'pvt2d': backbone('FramewiseBackbone', [16, 32, 80, 128], backbone=PVT),
 }
+# Those that stride time need it in the decoder, or a neck that undoes it.
+for name in 'i3d', 'swin3d', 'mvit', 'uniformer':
+    BACKBONES[name]['decoder'] = dict(num_frames=2)
 for name in 'c2d', 'r2plus1d', 'csn':
     BACKBONES[name]['neck']['num_frames'] = 4
+
 LEVELS = dict(in_channels=[16, 64], out_channels=64)
 NASFPN = framewise('NASFPN', **LEVELS, num_outs=5, stack_times=1)
 SSD = dict(in_channels=[16, 64], out_channels=[16, 64, 64])
