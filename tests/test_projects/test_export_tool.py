@@ -1,10 +1,10 @@
-"""``tools/export.py``."""
-
 import os
 
+import numpy as np
 import pytest
 import torch
 from run_tool import run_and_fail, run_tool
+from tiny import MASK_HEAD
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import init_detector
@@ -15,12 +15,8 @@ from stmixer_mm.projects.export.parity import move
 for package in 'onnx', 'onnxscript', 'onnxruntime':
     pytest.importorskip(package)
 
-CONFIG = """
+CONFIG = f"""
 _base_ = 'tiny.py'
-losses = dict(
-    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-    loss_dice=dict(type='mmdet.DiceLoss'),
-)
 model = dict(
     backbone=dict(
         num_stages=1, stage_blocks=(1,), out_indices=(0,), spatial_strides=(1,),
@@ -28,7 +24,7 @@ model = dict(
     ),
     neck=dict(in_channels=[4]),
     decoder=dict(num_stages=1),
-    mask_head=dict(type='QueryMaskHead', num_levels=1, **losses),
+    mask_head={MASK_HEAD | dict(num_levels=1)},
 )
 custom_imports = dict(imports=['stmixer_mm.projects.masks'])
 """
@@ -48,23 +44,15 @@ def test_a_file_and_its_description(arguments, tmp_path, capsys):
     file = tmp_path / 'tiny.onnx'
     shape = '--shape', 2, 32, 64  # of the video's clips
     run_tool('export', *arguments, '--out', file, '--dynamic', 'batch', *shape)
-    printed = capsys.readouterr().out
-    assert 'mask_head is left out' in printed  # it depends on the persons found
-    assert 's a clip, the model' in printed
+    assert 'mask_head is left out' in capsys.readouterr().out
     assert {*tmp_path.iterdir()} == {file, tmp_path / 'tiny.onnx.json'}
     run, about = load(file)
     assert file.with_name('tiny.onnx.json').read_text() == f'{about.to_text()}\n'
     assert about.classes == ['stand', 'walk']
     assert (about.frame_interval, about.batch) == (2, None)
     assert about.shape == [2, 32, 64]
-    clips = torch.randint(0, 256, (3, 3, 2, 32, 64), dtype=torch.uint8)
-    outputs = dict(zip(about.outputs, run(clips.numpy()), strict=True))
-    assert {name: [*values.shape] for name, values in outputs.items()} == dict(
-        person_scores=[3, 4],
-        action_scores=[3, 4, 2],
-        bboxes=[3, 4, 4],
-        query_vectors=[3, 4, 16],
-    )
+    clips = np.zeros((3, 3, 2, 32, 64), np.uint8)
+    assert {len(output) for output in run(clips)} == {3}
 
 
 def test_what_differs_is_not_written(arguments, tmp_path, capsys, monkeypatch):
