@@ -43,27 +43,23 @@ def test_all_terms_must_hold(text, expected):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'is no comparison'),
-        ('action>wave', 'is no comparison'),
+        *((text, 'is no comparison') for text in ('', 'action>wave', '__class__=1')),
         ('action=wave or score>1', "no action 'wave or score>1'"),
         ('action=wawe', 'did you mean wave?'),
         ('score>high', 'give a number'),
-        ('__class__=1', 'is no comparison'),
         ('action=wave and', "no action 'wave and'"),
     ],
 )
 def test_a_wrong_condition_is_one_sentence(text, message):
-    with pytest.raises(UserError, match='--on') as error:
+    with pytest.raises(UserError, match=f'--on .*{message}'):
         parse_condition(text, CLASSES)
-    assert message in str(error.value)
 
 
 def result_at(second, persons):
     actions = [[('wave', score)] for score in persons.values()]
     bboxes = [[0, 0, 9, 9]] * len(persons)
-    return LiveResult(
-        keyframe(float(second), second, bboxes, actions, [*persons]), (9, 9), 0.0, 0.1
-    )
+    detections = keyframe(float(second), second, bboxes, actions, [*persons])
+    return LiveResult(detections, (9, 9), 0.0, 0.1)
 
 
 def make(send, log=print):
@@ -78,11 +74,8 @@ def test_a_person_is_told_once_a_stretch():
     for second, persons in enumerate(stretches):
         alerts.on_result(result_at(second, persons))
     alerts.close()
-    assert [(event['person'], event['time_s']) for event in events] == [
-        (1, 0.0),
-        (2, 1.0),
-        (1, 4.0),
-    ]
+    moments = [(event['person'], event['time_s']) for event in events]
+    assert moments == [(1, 0.0), (2, 1.0), (1, 4.0)]
     assert events[0]['source'] == 'camera 0' and events[0]['bbox'] == [0, 0, 9, 9]
 
 
@@ -152,23 +145,10 @@ def test_the_tool_tells_a_server_and_a_program(tiny_model, tmp_path, serve, capf
     script, events = tmp_path / 'tell.py', tmp_path / 'events.json'
     script.write_text(f'import sys; open({str(events)!r}, "a").write(sys.stdin.read())')
     received = []
-    options = ('--on', 'score>=0', '--post', serve([200], received))
-    command = f'{sys.executable} {script}'
-    run_tool(
-        *(
-            'live',
-            video,
-            *named(tiny_model),
-            *options,
-            '--run',
-            command,
-            '--score-thr',
-            0,
-        ),
-        *('--cfg-options', 'model.head.score_thr=0.0'),
-    )
-    persons = {
-        (event['person'], event['action']) for event in map(json.loads, received)
-    }
-    assert persons and len(persons) == len(received)
+    options = ['--on', 'score>=0', '--post', serve([200], received), '--score-thr', 0]
+    options += ['--run', f'{sys.executable} {script}']
+    options += ['--cfg-options', 'model.head.score_thr=0.0']
+    run_tool('live', video, *named(tiny_model), *options)
+    pairs = {(event['person'], event['action']) for event in map(json.loads, received)}
+    assert len(pairs) == len(received) > 0
     assert events.exists()

@@ -1,5 +1,3 @@
-"""Live detection on made-up sources, by a made-up model."""
-
 import os
 import signal
 import sys
@@ -126,9 +124,7 @@ def test_a_stream_that_breaks_is_opened_again(monkeypatch):
     assert live.is_connected
     waiting.set()
     live.stop()
-    pauses = ['0.01', '0.02', '0.04']
-    assert said[:3] == [f'It is gone. Next attempt in {s} s.' for s in pauses]
-    assert said[3] == 'made up ended. Next attempt in 0.04 s.'
+    assert [line.split()[-2] for line in said[:4]] == ['0.01', '0.02', '0.04', '0.04']
     assert notes.firsts == [0, 9]
     assert all(np.diff(notes.indices) > 0)
     assert all(np.diff([result.keyframe.time_s for result in notes.results]) > 0)

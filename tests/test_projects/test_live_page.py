@@ -1,5 +1,3 @@
-"""The page of live detection, served."""
-
 import http.client
 import json
 import shutil
@@ -27,15 +25,6 @@ NASTY = '<img src=x onerror=alert(1)>'
 FIGURES = {'frames': 90, 'latency (median), s': 0.25}
 
 
-class Pictures(LivePictures):
-    def __init__(self, shown):
-        super().__init__(0.3)
-        self._shown = shown
-
-    def __iter__(self):
-        return iter(self._shown)
-
-
 class Live(SimpleNamespace):
     """A detection whose results are those in ``results``, one for each event."""
 
@@ -50,16 +39,11 @@ def result(time_s, ids):
     return LiveResult(detections, (4, 4), 0.0, 0.1)
 
 
-def make_page(shown=(), **options):
-    """A page of one keyframe, whose pictures are those in ``shown``."""
-    live = Live(
-        name=f'camera {NASTY}',
-        listeners=[],
-        results=repeat(result(1.0, [0])),
-        is_connected=True,
-        figures=lambda: FIGURES,
-    )
-    return LivePage(Pictures(shown), live, **options)
+def make_page(**options):
+    """A page of one keyframe."""
+    live = Live(name=f'camera {NASTY}', listeners=[], figures=lambda: FIGURES)
+    live.results, live.is_connected = repeat(result(1.0, [0])), True
+    return LivePage(LivePictures(0.3), live, **options)
 
 
 @pytest.fixture
@@ -102,17 +86,18 @@ def test_connections_that_ask_for_nothing_end(monkeypatch):
         assert status(page, '/') == 200
 
 
-def test_pictures_come_one_after_the_other():
+def test_pictures_come_one_after_the_other(monkeypatch):
     """The newest to each viewer; closing the page ends their connections."""
     threads = set(threading.enumerate())
     may_go = threading.Semaphore(0)
 
-    def shown():
+    def shown(pictures):
         for grey in 10, 200:
             assert may_go.acquire(timeout=20)
             yield np.full((8, 8, 3), grey, np.uint8)
 
-    with make_page(shown()) as page:
+    monkeypatch.setattr(LivePictures, '__iter__', shown)
+    with make_page() as page:
         answer, events = request(page, '/picture'), request(page, '/events')
         for grey in 10, 200:
             may_go.release()
@@ -129,15 +114,14 @@ def test_pictures_come_one_after_the_other():
 
 def test_only_the_page_itself_sets_the_threshold(page):
     """Another site could resolve its own name to this machine, or post to it."""
-    host = page.url.split('/')[2]
-    path, origin = '/threshold?value=0.65', f'http://{host}'
+    host, path = page.url.split('/')[2], '/threshold?value=0.65'
     assert status(page, path, 'POST', Origin='http://evil.example') == 403
     for site in 'cross-site', 'same-site':
         assert status(page, path, 'POST', **{'Sec-Fetch-Site': site}) == 403
     assert status(page, path, 'POST', Host='evil.example') == 400
     assert status(page, path) == 404
     assert page._pictures.score_thr == 0.3
-    headers = {'Origin': origin, 'Host': host, 'Sec-Fetch-Site': 'same-origin'}
+    headers = {'Origin': f'http://{host}', 'Sec-Fetch-Site': 'same-origin'}
     assert status(page, path, 'POST', **headers) == 204
     for wrong in 'nan', '2', 'x', '':
         assert status(page, f'/threshold?value={wrong}', 'POST') == 400
@@ -159,16 +143,15 @@ def test_beyond_this_machine_the_address_has_a_token():
 def test_the_page_works_in_a_browser(page, tmp_path):
     ids = chain([[0, 1], []], repeat([0]))
     page._live.results = map(result, count(0, 0.5), ids)
-    options = ['--headless=new', '--no-sandbox', '--disable-gpu', '--timeout=5000']
-    options += ['--disable-dev-shm-usage', f'--user-data-dir={tmp_path}', '--dump-dom']
-    done = subprocess.run(
-        ['chromium', *options, page.url], capture_output=True, text=True, timeout=60
-    )
+    command = ['chromium', '--headless=new', '--no-sandbox', '--disable-gpu']
+    command += ['--timeout=5000', '--disable-dev-shm-usage', '--dump-dom']
+    command += [f'--user-data-dir={tmp_path}', page.url]
+    html = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     name = escape(NASTY, quote=False)
-    assert f'<b id="source">camera {name}</b>' in done.stdout
-    assert f'>{name} 0.90, sit 0.40</li>' in done.stdout
+    assert f'<b id="source">camera {name}</b>' in html
+    assert f'>{name} 0.90, sit 0.40</li>' in html
     # The timeline: one person was seen once, the other one is absent in between.
-    assert '>person 0</span>' in done.stdout and '>person 1<' not in done.stdout
-    assert '<div id="folded">not drawn: 1 seen for less than 1 s</div>' in done.stdout
-    assert 'width: 0.83' in done.stdout  # half a second of a minute
-    assert '<td>frames</td><td>90</td>' in done.stdout
+    assert '>person 0</span>' in html and '>person 1<' not in html
+    assert '<div id="folded">not drawn: 1 seen for less than 1 s</div>' in html
+    assert 'width: 0.83' in html  # half a second of a minute
+    assert '<td>frames</td><td>90</td>' in html

@@ -1,5 +1,3 @@
-"""Detections drawn on a stream, without a model."""
-
 import threading
 from itertools import islice
 
