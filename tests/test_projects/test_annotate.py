@@ -1,5 +1,3 @@
-"""From annotation tools to a data set."""
-
 import json
 import re
 

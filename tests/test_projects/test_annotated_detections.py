@@ -41,14 +41,10 @@ def random_keyframe(random, number, ids, *, has_masks=False):
 def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_path):
     """Number 7 is away at 2 s and 3 s; there is no person at 5 s."""
     path = write_video(tmp_path / 'clip.mp4', frames=60, size=(48, 32))
-    random = np.random.RandomState(0)
-    ids = [(7, 3), (3, 7), (3,), (4, 3), (7,), ()]
-    if not has_ids:
-        ids = [[None] * len(its) for its in ids]
-    keyframes = [
-        random_keyframe(random, number, its, has_masks=form == 'coco')
-        for number, its in enumerate(ids)
-    ]
+    random, keyframes = np.random.RandomState(0), []
+    for number, ids in enumerate([(7, 3), (3, 7), (3,), (4, 3), (7,), ()]):
+        ids = ids if has_ids else [None] * len(ids)
+        keyframes.append(random_keyframe(random, number, ids, has_masks=not has_ids))
     file = tmp_path / dict(cvat='found.xml', coco='found.json')[form]
     video(keyframes, str(path)).save(file, form)
     numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
@@ -58,17 +54,15 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     tracks = {}
     for written in keyframes:
         people = annotated.pop(('clip.mp4', written.time_s))
-        places = np.array([person.bbox_norm for person in people]).reshape(-1, 4)
-        places = places * (48, 32, 48, 32)
-        for person in written.persons:
-            (row,) = np.flatnonzero(np.abs(places - person.bbox).max(axis=1) < 0.011)
-            done = {numbers[action.action] for action in person.actions}
-            assert {*people[row].action_ids} == done
-            assert people[row].mask == person.mask
-            if has_ids:
-                track = people[row].person_id
-                assert tracks.setdefault(person.id, track) == track
         assert len(people) == len(written.persons)
+        bboxes = [np.multiply(same.bbox_norm, (48, 32, 48, 32)) for same in people]
+        for person in written.persons:
+            gaps = np.abs(np.subtract(bboxes, person.bbox)).max(axis=1)
+            (same,) = (people[row] for row in np.flatnonzero(gaps < 0.011))
+            done = {numbers[action.action] for action in person.actions}
+            assert ({*same.action_ids}, same.mask) == (done, person.mask)
+            if has_ids:
+                assert tracks.setdefault(person.id, same.person_id) == same.person_id
     assert not annotated
     assert len({*tracks.values()}) == len(tracks)
 
@@ -94,10 +88,10 @@ def test_detections_in_the_form_of_a_task(tmp_path):
 
 
 def test_keyframes_beyond_the_video_are_not_written(tmp_path):
-    random = np.random.RandomState(0)
-    foretold = [
-        replace(random_keyframe(random, number, (1,)), ahead_s=0.5) for number in (1, 7)
-    ]
-    for name, keyframes in (('all', foretold), ('within', foretold[:1])):
-        video(keyframes).save(tmp_path / name, 'coco')
+    first, beyond = (
+        replace(random_keyframe(np.random.RandomState(0), number, (1,)), ahead_s=0.5)
+        for number in (1, 7)
+    )
+    video([first, beyond]).save(tmp_path / 'all', 'coco')
+    video([first]).save(tmp_path / 'within', 'coco')
     assert (tmp_path / 'all').read_text() == (tmp_path / 'within').read_text()

@@ -1,7 +1,6 @@
-"""Label Studio's JSON of videos, read and written."""
-
 import json
 from collections import Counter
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -13,28 +12,23 @@ from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.annotate.labelstudio import read_labelstudio
 from stmixer_mm.projects.annotate.records import detected_tracks, shape_at
 
-ANYTHING = r'^[^\n]{9,500}\.$'
 
-
-def moment(frame, x=0.0, *, enabled=True, **numbers):
-    box = dict(x=x, y=0, width=25, height=50, rotation=0)
-    return dict(frame=frame, enabled=enabled, time=frame / 10, **box) | numbers
+def moment(frame, x=0.0, *, enabled=True, rotation=0):
+    box = dict(x=x, y=0, width=25, height=50, rotation=rotation)
+    return dict(frame=frame, enabled=enabled, time=frame / 10, **box)
 
 
 def region(*sequence, key='a', count=40, labels=('person',), **entry):
-    value = dict(framesCount=count, duration=4.0, sequence=[*sequence])
-    value |= dict(labels=[*labels])
-    names = dict(id=key, from_name='box', to_name='video', type='videorectangle')
-    return dict(value=value, origin='manual', **names, **entry)
+    value = dict(framesCount=count, sequence=[*sequence], labels=[*labels])
+    return dict(id=key, from_name='box', type='videorectangle', value=value, **entry)
 
 
 def choices(*names, key='a', tag='action'):
-    form = dict(id=key, from_name=tag, to_name='video', type='choices')
-    return dict(value=dict(choices=[*names]), **form)
+    return dict(id=key, from_name=tag, type='choices', value=dict(choices=[*names]))
 
 
 def task(*results, video='/data/upload/3/0a1b2c3d-clip.mp4', **data):
-    annotations = [dict(id=9, was_cancelled=False, result=[*results])]
+    annotations = [dict(was_cancelled=False, result=[*results])]
     return dict(id=1, data=dict(video=video, **data), annotations=annotations)
 
 
@@ -114,16 +108,13 @@ def test_what_is_written_is_read_back_in_every_frame(tmp_path):
         tracks = detected_tracks(detections)
         assert (len(read.tracks), read.frames) == (len(tracks), range(60))
         for track, expected in zip(read.tracks, tracks, strict=True):
+            track.sort(key=attrgetter('frame'))
             last_shape = expected[-1]
             for frame in range(60):
-                shape = shape_at(
-                    sorted(track, key=lambda shape: shape.frame),
-                    frame,
-                    interpolate=True,
-                )
+                shape = shape_at(track, frame, interpolate=True)
                 expected_shape = shape_at(expected, frame, interpolate=True)
-                if expected_shape is None and frame > last_shape.frame:
-                    expected_shape = None if last_shape.outside else last_shape
+                if frame > last_shape.frame and not last_shape.outside:
+                    expected_shape = last_shape
                 assert (shape is None) == (expected_shape is None)
                 if shape:
                     pixels = np.multiply(shape.bbox, (48, 32) * 2) / 100
@@ -137,14 +128,13 @@ def test_what_is_written_is_read_back_in_every_frame(tmp_path):
     [
         'clip.mp4',
         's3://bucket/a%20b/clip.mp4',
-        '/data/upload/3/0a1b2c3d-clip.mp4',
         '/data/local-files/?d=videos/clip.mp4',
         'https://host/clip.mp4?key=a/b.c',
     ],
 )
 def test_the_video_is_named_by_its_address(convert, address):
-    (names,) = [{name for name, _ in convert(task(A, video=address)).keyframes}]
-    assert names == {'clip.mp4'}
+    keyframes = convert(task(A, video=address)).keyframes
+    assert {name for name, _ in keyframes} == {'clip.mp4'}
 
 
 A = region(moment(1))
@@ -172,7 +162,6 @@ A = region(moment(1))
     ids=lambda value: value if isinstance(value, str) else '',
 )
 def test_a_bad_export_ends_in_one_sentence(convert, tmp_path, tasks, what):
-    with pytest.raises(UserError, match=ANYTHING) as caught:
+    with pytest.raises(UserError, match=rf'^(?=.*{what})[^\n]{{9,500}}\.$'):
         convert(*tasks)
-    assert what in str(caught.value)
     assert not list(tmp_path.glob('*.csv'))
