@@ -3,17 +3,11 @@
 import bz2
 import pickle
 
+import bad_input
 import numpy as np
 import pytest
 import tiny_tubes
-from bad_input import (
-    NO_PICKLE,
-    RunsCode,
-    check_content,
-    check_row,
-    read_table,
-    write_files,
-)
+from bad_input import NO_PICKLE, RunsCode, check_content, read_table
 from tiny_tubes import NAMES, RUN_2
 
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
@@ -23,12 +17,12 @@ from stmixer_mm.engine.checkpoints import load_checkpoint_file
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return write_files(tmp_path_factory.mktemp('files'))
+    return bad_input.write_files(tmp_path_factory.mktemp('files'))
 
 
 @pytest.mark.parametrize('row', read_table('bad_input.txt'))
 def test_bad_input_to_a_tool(folder, row, monkeypatch, capsys):
-    check_row(row, folder, monkeypatch, capsys)
+    bad_input.check_row(row, folder, monkeypatch, capsys)
 
 
 def tubes(*rows, label=0):
@@ -38,12 +32,9 @@ def tubes(*rows, label=0):
 GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
 TEXT = f'{GOOD}\nb,1.5,0.1,0.1,0.5,0.9,2,1\n'
 NO_TEXT = [TEXT.encode('utf-16'), pickle.dumps([1]), bz2.compress(TEXT.encode())]
+LONG = GOOD.replace('0.5', '5' + 'a' * 5000)
 CONTENTS = {
-    'ann_file': [
-        *NO_TEXT,
-        GOOD.replace('0.5', '5' + 'a' * 5000).encode(),
-        (TEXT + 'é').encode('latin-1'),
-    ],
+    'ann_file': [*NO_TEXT, LONG.encode(), f'{TEXT}é'.encode('latin-1')],
     'exclude_file': [NO_TEXT[0]],
     'empty_keyframes_file': [NO_TEXT[0]],
     'label_file': [*NO_TEXT, b'item { name: "a" id: %s }' % (b'9' * 5000)],
@@ -82,12 +73,8 @@ def dataset(tmp_path):
     for name in 'ab':
         (tmp_path / f'{name}.mp4').touch()
     (tmp_path / 'ann_file').write_text(TEXT)
-    return dict(
-        ann_file=str(tmp_path / 'ann_file'),
-        data_prefix=dict(img=str(tmp_path)),
-        num_classes=3,
-        pipeline=[],
-    )
+    places = dict(ann_file=str(tmp_path / 'ann_file'), data_root=str(tmp_path))
+    return dict(places, num_classes=3, pipeline=[])
 
 
 @pytest.mark.parametrize(
