@@ -70,7 +70,7 @@ def test_a_bad_video_is_a_line_and_finished_ones_are_skipped(project, tmp_path, 
     bad.write_text('no video')
     videos, out = tmp_path / 'list.txt', tmp_path / 'out'
     videos.write_text(f'{bad}\n{missing}\n\n{good}\n{good}\n')
-    with pytest.raises(SystemExit, match='1'):
+    with pytest.raises(SystemExit, match=r'^1$'):
         detect(project, out, videos=videos)
     printed = capsys.readouterr().err
     assert f'{bad}: failed' in printed and f'{missing}: failed' in printed
@@ -197,7 +197,7 @@ def test_an_interrupted_run_leaves_whole_files(
             raise KeyboardInterrupt
         replace(part, path)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match='130'):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=r'^130$'):
         patch.setattr(os, 'replace', interrupted)
         detect(project, tmp_path)
     assert not [*tmp_path.glob('.part-*')]
