@@ -5,29 +5,25 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from bad_input import read_data
 from mmaction.datasets.transforms import CenterCrop, Flip, RandomResizedCrop, Resize
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
+from tiny_stmixer import write_project
 
-from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.convert import convert_annotations, read_segmentation
-from stmixer_mm.projects.common.ava_writer import (
-    AnnotatedPerson,
-    write_annotations,
-)
-from stmixer_mm.projects.common.masks import (
-    KeyframeMasks,
-    collect_masks,
-    write_masks,
-)
-from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
+from stmixer_mm.projects.common.ava_writer import AnnotatedPerson
+from stmixer_mm.projects.common.masks import KeyframeMasks, collect_masks, write_masks
+from stmixer_mm.projects.masks.data import MARKS, PackMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
+from stmixer_mm.registry import DATASETS
 
-SIZE = (48, 64)
+SIZE = (64, 96)
 SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]
 RLE = read_segmentation([SQUARE], SIZE)
 
@@ -45,7 +41,7 @@ def test_polygons_and_runs_say_the_same():
     expected = np.zeros(SIZE, int)
     expected[10:20, 10:20] = 1
     # COCO's runs go down the columns.
-    runs = [10 * 48 + 10, *[10, 38] * 9, 10, 44 * 48 + 28]
+    runs = [10 * 64 + 10, *[10, 54] * 9, 10, 76 * 64 + 44]
     compressed = coco_masks.frPyObjects(dict(size=list(SIZE), counts=runs), *SIZE)
     for segmentation in (
         [SQUARE],
@@ -79,19 +75,15 @@ def test_what_is_written_is_read_and_is_coco(tmp_path):
         AnnotatedPerson([0.25, 0.25, 0.5, 0.5], [1], 3, mask),
         AnnotatedPerson([0.5, 0.5, 1, 1], [2], 4),
     ]
-    keyframes = {
-        ('a.mp4', 1): persons,
-        ('a.mp4', 2.5): [],
-        ('b.mp4', 1): persons[1:],  # nothing to learn from
+    keyframes = {('a', 1): persons, ('a', 2.5): []}
+    keyframes['b', 1] = persons[1:]  # nothing to learn from
+    write_masks(path, collect_masks(keyframes, dict(a=SIZE, b=SIZE)))
+    covered = np.zeros(SIZE, bool)
+    covered[32:, 48:] = True
+    assert read_masks(path) == {
+        'a,0001': KeyframeMasks(SIZE, {3: mask}, [encode(covered)]),
+        'a,0002.5': KeyframeMasks(SIZE, {}, []),
     }
-    collected = collect_masks(keyframes, dict.fromkeys(('a.mp4', 'b.mp4'), SIZE))
-    write_masks(path, collected)
-    loaded = read_masks(path)
-    assert loaded == collected
-    assert list(loaded) == ['a.mp4,0001', 'a.mp4,0002.5']
-    assert loaded['a.mp4,0001'].masks == {3: mask}
-    (unclear,) = loaded['a.mp4,0001'].unclear
-    assert decode(unclear)[24:, 32:].all() and decode(unclear).sum() == 24 * 32
     coco = COCO(str(path))
     annotation, crowd = coco.loadAnns(coco.getAnnIds())
     assert np.array_equal(coco.annToMask(annotation), blob())
@@ -153,29 +145,7 @@ def test_masks_may_be_unknown_or_of_smaller_frames_and_go_with_their_boxes():
         pack(sample)
 
 
-@pytest.fixture
-def dataset(tmp_path, write_video):
-    """Settings of a dataset of two persons at a second of a video."""
-    write_video('a.mp4')
-    (tmp_path / 'map.pbtxt').write_text('item { name: "sit" id: 1 }')
-    person = AnnotatedPerson([0.1, 0.1, 0.5, 0.5], [1], 0)
-    persons = [person, AnnotatedPerson([0.5, 0.1, 0.9, 0.5], [1], 1)]
-    write_annotations(tmp_path / 'a.csv', {('a.mp4', 1): persons})
-    return dict(
-        ann_file='a.csv',
-        label_file='map.pbtxt',
-        data_root=str(tmp_path),
-        pipeline=[
-            dict(type='OpenVideo'),
-            dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
-            dict(type='DecodeFrames'),
-            dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
-            dict(type='PackMasks'),
-        ],
-    )
-
-
-IMAGE = dict(id=1, file_name='a.mp4,1', width=64, height=48)
+IMAGE = dict(id=1, file_name='a.mp4,1', width=96, height=64)
 ONE = dict(image_id=1, track_id=0, segmentation=RLE)
 
 
@@ -184,16 +154,22 @@ def write(path, images=(IMAGE,), annotations=(ONE,)):
     return path
 
 
-def test_a_dataset_with_masks(dataset, tmp_path):
-    write(tmp_path / 'm.json')
-    sample = KeyframeMaskDataset(**dataset, mask_file='m.json')[0]['data_samples']
+def test_a_dataset_with_masks(tmp_path):
+    dataset = Config.fromfile(write_project(tmp_path)).train_dataloader.dataset
+    del dataset.pipeline[3]  # Resize
+    dataset.pipeline[-1] = dict(type='PackMasks')
+    without = DATASETS.build(dataset)[1]['data_samples']
+    assert 'masks' not in without.gt_instances and without.ori_shape == (48, 96)
+    dataset.update(type='KeyframeMaskDataset', mask_file='m.json')
+    image = IMAGE | dict(file_name='1.mp4,1', height=48)
+    segmentation = read_segmentation([SQUARE], (48, 96))
+    write(tmp_path / 'm.json', [image], [ONE | dict(segmentation=segmentation)])
+    sample = DATASETS.build(dataset)[1]['data_samples']
     first, second = sample.gt_instances.masks.numpy()
     assert first.sum() == first[10:20, 10:20].sum() == 100 and not second.any()
-    without = KeyframeDataset(**dataset)[0]['data_samples']
-    assert 'masks' not in without.gt_instances and without.ori_shape == SIZE
     write(tmp_path / 'm.json', annotations=[])
-    with pytest.raises(UserError, match=r'm.json .*a.csv'):
-        KeyframeMaskDataset(**dataset, mask_file='m.json')
+    with pytest.raises(UserError, match=r'm.json .*train.csv'):
+        DATASETS.build(dataset)
 
 
 @pytest.mark.parametrize(
@@ -216,73 +192,75 @@ def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
 
 
 def cvat(*shapes):
-    """CVAT's XML of persons who wave, each a shape at frame 10."""
-    wave = '<attribute name="wave">true</attribute>'
+    """CVAT's XML of persons who walk, each a shape at frame 10."""
+    walk = '<attribute name="walk">true</attribute>'
     tracks = (
-        f'<track id="0" label="person"><{shape} frame="10">{wave}</{shape.split()[0]}></track>'
+        f'<track label="person"><{shape} frame="10">{walk}</{shape.split()[0]}></track>'
         for shape in shapes
     )
-    return f"""<annotations><meta><task><size>20</size><labels><label><name>person</name>
-        <attributes><attribute><name>wave</name><input_type>checkbox</input_type></attribute>
-        </attributes></label></labels>
-        <original_size><width>64</width><height>48</height></original_size>
-        </task><source>a.mp4</source></meta>{''.join(tracks)}</annotations>"""
+    meta, *_ = read_data('cvat.xml').partition('<track')
+    return f'{meta}{"".join(tracks)}</annotations>'
 
 
 def coco(segmentation):
-    annotation = dict(id=1, image_id=1, category_id=1, bbox=[10, 10, 10, 10])
+    person = dict(id=1, image_id=1, category_id=1, bbox=[10, 10, 10, 10])
     return json.dumps(
         dict(
-            videos=[dict(id=1, name='a.mp4', width=64, height=48)],
+            videos=[dict(id=1, name='new.mp4', width=96, height=64)],
             images=[dict(id=1, video_id=1, frame_id=10)],
-            categories=[dict(id=1, name='wave')],
-            annotations=[dict(annotation, segmentation=segmentation)],
+            categories=[dict(id=1, name='walk')],
+            annotations=[person | dict(segmentation=segmentation)],
         )
     )
 
 
-def convert(folder, text):
+@pytest.fixture
+def convert(tmp_path, write_video):
     """Masks of an annotation tool's file, by keyframe, and the rows of the csv."""
-    path = folder / f'ann.{"xml" if text[0] == "<" else "json"}'
-    path.write_text(text)
-    files = dict(videos=str(folder), label_map=str(folder / 'new.pbtxt'))
-    convert_annotations([str(path)], out=folder / 'out.csv', **files)
-    rows = (folder / 'out.csv').read_text().splitlines()
-    return read_masks(folder / 'out_masks.json'), [row.split(',') for row in rows]
+    write_video('new.mp4', size=(96, 64))
+
+    def convert(text):
+        (tmp_path / 'ann').write_text(text)
+        out = tmp_path / 'out.csv'
+        convert_annotations([str(tmp_path / 'ann')], videos=str(tmp_path), out=out)
+        rows = [line.split(',') for line in out.read_text().splitlines()]
+        return read_masks(tmp_path / 'out_masks.json'), rows
+
+    return convert
 
 
 MASK = 'mask rle="1, 2, 1, 4" left="10" top="10" width="4" height="2"'
 
 
-def test_masks_of_annotation_tools_are_kept(dataset, tmp_path):
+def test_masks_of_annotation_tools_are_kept(convert):
     polygon = 'polygon points="10,10;20,10;20,20;10,20"'
     box = 'box xtl="5" ytl="5" xbr="9" ybr="9"'
-    masks, rows = convert(tmp_path, cvat(polygon, MASK, box))
-    keyframe_masks = masks['a.mp4,0001']
+    masks, rows = convert(cvat(polygon, MASK, box))
+    keyframe_masks = masks['new.mp4,0001']
     assert len(keyframe_masks.unclear) == 1
     polygon, mask = (decode(keyframe_masks.masks[number]) for number in (0, 1))
     assert polygon.sum() == polygon[10:20, 10:20].sum() == 100
     # CVAT's runs go along the rows.
     assert mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
     assert mask.sum() == 6
-    assert [float(value) * 64 for value in rows[1][2:6:2]] == [10, 14]
+    assert [float(value) * 96 for value in rows[1][2:6:2]] == [10, 14]
 
-    (keyframe_masks,) = convert(tmp_path, coco([SQUARE]))[0].values()
-    assert keyframe_masks == KeyframeMasks(SIZE, {0: RLE}, [])
+    masks, _ = convert(coco([SQUARE]))
+    assert masks == {'new.mp4,0001': KeyframeMasks(SIZE, {0: RLE}, [])}
 
 
 @pytest.mark.parametrize(
     'text',
     [
-        cvat(MASK.replace('left="10"', 'left="61"')),
+        cvat(MASK.replace('left="10"', 'left="93"')),
         cvat(MASK.replace('1, 2', '1, 3')),
-        cvat(MASK).replace('>64<', '>40000<').replace('>48<', '>40000<'),
+        cvat(MASK).replace('>96<', '>40000<').replace('>64<', '>40000<'),
         coco('abc'),
         coco([[0, 0, 900, 0, 0, 9]]),
         coco(dict(size=[10, 10], counts='abc')),
-        coco(dict(size=[48, 64], counts=[-5, 3077])),
+        coco(dict(size=[64, 96], counts=[-5, 6149])),
     ],
 )
-def test_masks_that_do_not_fit_end_in_one_sentence(dataset, tmp_path, text):
+def test_masks_that_do_not_fit_end_in_one_sentence(convert, text):
     with pytest.raises(UserError, match=r'^[^\n]*ann[^\n]*; [^\n]*\.$'):
-        convert(tmp_path, text)
+        convert(text)
