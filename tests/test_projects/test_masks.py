@@ -220,9 +220,10 @@ def convert(tmp_path, write_video):
     write_video('new.mp4', size=(96, 64))
 
     def convert(text):
-        (tmp_path / 'ann').write_text(text)
+        path = tmp_path / ('ann.xml' if text[0] == '<' else 'ann.json')
         out = tmp_path / 'out.csv'
-        convert_annotations([str(tmp_path / 'ann')], videos=str(tmp_path), out=out)
+        path.write_text(text)
+        convert_annotations([str(path)], videos=str(tmp_path), out=out)
         rows = [line.split(',') for line in out.read_text().splitlines()]
         return read_masks(tmp_path / 'out_masks.json'), rows
 
@@ -243,7 +244,7 @@ def test_masks_of_annotation_tools_are_kept(convert):
     # CVAT's runs go along the rows.
     assert mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
     assert mask.sum() == 6
-    assert [float(value) * 96 for value in rows[1][2:6:2]] == [10, 14]
+    assert rows[1][2:6:2] == [f'{x / 96:.6f}' for x in (10, 14)]
 
     masks, _ = convert(coco([SQUARE]))
     assert masks == {'new.mp4,0001': KeyframeMasks(SIZE, {0: RLE}, [])}
