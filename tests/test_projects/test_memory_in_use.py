@@ -35,20 +35,16 @@ def past(project):
 
 def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
     reader = open_video(project / '1.mp4')
-    pictures = np.array(reader.get_batch(range(len(reader))))
     loader, is_found = ClipLoader(past.model.cfg), threading.Semaphore(0)
     *_, num_later, _ = loader.spans
 
     def one_by_one():
-        for number, (time_s, picture) in enumerate(
-            zip(reader.times.tolist(), pictures, strict=True)
-        ):
-            yield time_s, picture
+        for number, time_s in enumerate(reader.times.tolist()):
+            yield time_s, *reader.get_batch([number])
             assert number < num_later or is_found.acquire(timeout=PATIENCE_S)
 
     def detect(clips):
-        options = dict(score_thr=0, nms_thr=1)
-        for keyframe in detect_clips(past.model, loader, clips, **options):
+        for keyframe in detect_clips(past.model, loader, clips, score_thr=0, nms_thr=1):
             yield keyframe
             is_found.release()
 
@@ -58,9 +54,8 @@ def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
     assert live.wait(PATIENCE_S)
     options = DETECTION | dict(interval_s=0.1)
     expected = past.detect(project / '1.mp4', **options).keyframes
-    assert notes.indices == [*range(len(pictures) - num_later)]
-    keyframes = [result.keyframe for result in notes.results]
-    assert_same_keyframes(keyframes, expected[: len(keyframes)])
+    keyframes = [result.found for result in notes.results]
+    assert_same_keyframes(keyframes, expected[: len(reader) - num_later])
 
 
 def test_a_page_needs_a_memory_of_the_past_alone(project, capsys):
@@ -76,20 +71,18 @@ def test_frames_are_used_again_beside_a_memory(project, past):
 
 
 def test_persons_of_tiles_are_remembered(project, past):
-    model, loader, tiles = past.model, ClipLoader(past.model.cfg), Tiles('1x2')
+    loader, tiles, memory = ClipLoader(past.model.cfg), Tiles('1x2'), past.model.memory
     options = DETECTION | dict(tracker=None)
     keyframes = past.detect(project / '1.mp4', predictor=tiles, **options).keyframes
     clips = loader.cut(open_video(project / '1.mp4'), interval_s=0.2)
     options = dict(batch_size=1, nms_thr=1.0, on_damage=None, reuse='never')
-    predictions, memory = [*tiles(model, loader, clips, **options)], model.memory
+    predictions = [*tiles(past.model, loader, clips, **options)]
     embedded = [memory.embed(p.person_vectors, p.bboxes) for _, p in predictions]
-    times = torch.tensor([clip.time_s for clip, _ in predictions]).repeat_interleave(
-        torch.tensor([*map(len, embedded)])
-    )
+    times = torch.tensor([clip.time_s for clip, p in predictions for _ in p.bboxes])
+    everybody = torch.cat(embedded)[None]
     rows = zip(predictions, embedded, keyframes, strict=True)
     for (clip, instances), persons, keyframe in rows:
-        everybody = persons[None], torch.cat(embedded)[None]
-        added = memory(*everybody, (times - clip.time_s)[None])[0]
+        added = memory(persons[None], everybody, (times - clip.time_s)[None])[0]
         logits = instances.action_logits + added
         scores = logits.sigmoid().sort(descending=True).values
         np.testing.assert_allclose(scores.detach(), action_scores(keyframe), atol=1e-5)
@@ -101,14 +94,6 @@ def test_no_video_is_remembered_in_the_next(project, past):
     videos = [str(project / name) for name in ('0.mp4', '1.mp4')]
     _, detections = past(videos, **DETECTION)['predictions']
     assert_same_keyframes(detections.keyframes, expected.keyframes)
-
-
-def test_without_its_memory_it_is_the_detector(project):
-    keyframes, expected = (
-        build(project, **settings).detect(project / '1.mp4', **DETECTION).keyframes
-        for settings in (dict(memory=None), dict(config='tiny.py', weights='tiny.pth'))
-    )
-    assert_same_keyframes(keyframes, expected)
 
 
 def test_banks_are_not_mirrored(project, past):
