@@ -12,7 +12,15 @@ from bad_input import check_content, is_sentence
 from literal_act import area, box_iou, right_of_voc
 from mmaction.evaluation.functional import multisports_utils
 from run_tool import ROOT
-from tube_data import SCALE, build, evaluate_results, ground_truth, noisy, still
+from tube_data import (
+    SCALE,
+    build,
+    evaluate_results,
+    frame_detections,
+    ground_truth,
+    noisy,
+    still,
+)
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
@@ -21,12 +29,11 @@ from stmixer_mm.projects.diagnosis.offline import feed, read_results
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}
 TRUTH = ground_truth({'v': GTTUBES}, labels=['run', 'sit'], nframes=20)
 # Perfect detections in the forms of MultiSports.
-TABLE = np.array(
+TABLE = np.float32(
     [
         *([0, frame, 0, 0.9, 0, 0, 50, 100] for frame in range(1, 19)),
         *([0, frame, 1, 0.8, 100, 0, 150, 100] for frame in range(3, 21)),
-    ],
-    dtype=np.float32,
+    ]
 )
 ROWS, OTHER = np.split(
     np.column_stack([TABLE[:, [1, 4, 5, 6, 7]], np.full(len(TABLE), 0.5)]), 2
@@ -35,12 +42,9 @@ TUBES = {0: [('v', np.float32(0.9), ROWS)], 1: [('v', 0.8, OTHER)]}
 
 
 def evaluate(path, truth=TRUTH, **options):
-    linking = dict(min_score=0)
-    metrics = [
-        build(TubeFrameMAPMetric, truth, **options),
-        build(VideoMAPMetric, truth, linking=linking),
-    ]
-    return evaluate_results(metrics, read_results(path))
+    frame_metric = build(TubeFrameMAPMetric, truth, **options)
+    video_metric = build(VideoMAPMetric, truth, linking=dict(min_score=0))
+    return evaluate_results([frame_metric, video_metric], read_results(path))
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def write(tmp_path):
 
     def write(content, name='found.pkl'):
         path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(pickle.dumps(content, protocol=2))
         return path
 
@@ -68,13 +72,11 @@ def test_frame_detections(write):
 def test_frame_detections_are_those_of_the_published_evaluator(write):
     truth, samples = noisy(0)
     truth['test_videos'] = [['w', 'v', 'x']]
-    rows = []
-    for sample in samples:
-        place = 'wvx'.index(sample['video_id']), sample['timestamp']
-        for box, scores in zip(*sample['pred_instances'].values(), strict=True):
-            bbox = np.sort((box * SCALE).reshape(2, 2), axis=0).ravel()
-            for label in np.flatnonzero(scores[1:]):
-                rows.append([*place, label, scores[label + 1], *bbox])
+    rows = [
+        ['wvx'.index(video), frame, label, value, *np.sort(box.reshape(2, 2), 0).flat]
+        for label in range(3)
+        for (video, frame), value, box in frame_detections(samples, label)
+    ]
     table = np.array(rows, dtype=np.float32)
     values = evaluate(write(table), truth, protocol='multisports')
     host = multisports_utils.frameAP(truth, table, 0.5, print_info=False)
@@ -115,30 +117,35 @@ def changed(column, value):
     return table
 
 
+NAME = 'Run/v_Run_g01_c01'
+OF_UCF = ground_truth({NAME: GTTUBES}, labels=['run', 'sit'], nframes=20)
 BAD_PICKLES = [
     *(TABLE[:, :7], changed(1, 0), changed(6, -9), changed(0, 1), changed(2, 2)),
     *({}, {0: [(ROWS, 0.9)]}, {'run': TUBES[0]}, {2: TUBES[0]}),
     *({0: [('v', 0.9, ROWS[::-1])]}, {0: [('v', 9, ROWS)]}),
+    # of ROAD
+    [[], [[]], [f'{NAME}/x.mat']],
+    *([[], boxes, [f'{NAME}/1.mat']] for boxes in ([[], []], [[np.ones((1, 5))]] * 3)),
+    *(
+        [[], [[boxes]], [f'{NAME}/1.mat']]
+        for boxes in (np.ones((1, 4)), np.full((1, 5), np.nan), np.full((1, 5), 9.0))
+    ),
 ]
 
 
 @pytest.mark.parametrize('content', BAD_PICKLES, ids=range(len(BAD_PICKLES)))
 def test_faulty_pickles(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
-    check_content(tmp_path / 'found.pkl', content, evaluate)
+    truth = OF_UCF if isinstance(content, list) else TRUTH
+    check_content(tmp_path / 'found.pkl', content, partial(evaluate, truth=truth))
 
 
 def test_a_folder_without_tubes_of_a_video(write):
-    path = write({0: []}, 'w_tubes.pkl')
     with pytest.raises(ValueError, match=r'v_tubes\.pkl'):
-        evaluate(path.parent)
+        evaluate(write({0: []}, 'w_tubes.pkl').parent)
 
 
-NAME = 'Run/v_Run_g01_c01'
-OF_UCF = ground_truth({NAME: GTTUBES}, labels=['run', 'sit'], nframes=20)
-
-
-def write_yowo(folder, truth, samples):
+def write_yowo(folder, samples):
     """As ``test_ucf24_jhmdb21`` of YOWO does: (score, box) of all classes in each frame."""
     folder.mkdir()
     for sample in samples:
@@ -190,7 +197,7 @@ def test_folders_of_yowo(tmp_path, seed, digits):
         sample['video_id'] = names[sample['video_id']]
         scores = sample['pred_instances']['scores']
         sample['pred_instances']['scores'] = scores.round(digits)
-    folder = write_yowo(tmp_path / 'found', truth, samples)
+    folder = write_yowo(tmp_path / 'found', samples)
     values = evaluate(folder, truth, protocol='yowo')
     expected = literal_yowo(folder, truth)
     assert values['frame_mAP/overall@0.5'] == pytest.approx(expected, abs=1e-9)
@@ -210,12 +217,10 @@ def write_tuber(folder, size=224):
     folder.mkdir()
     for rank in (0, 1):
         with open(folder / f'{rank}.txt', 'w') as file:
-            for row in TABLE[rank::2].tolist():
-                _, frame, label, score, *box = row
-                scores = np.eye(3)[int(label)] * score
-                for query_scores in (scores, [0.3, 0.1, 0.6]):
-                    data = np.concatenate([np.array(box) * scale, query_scores])
-                    name = NAME.replace('/', '_')
+            name = NAME.replace('/', '_')
+            for _, frame, label, score, *box in TABLE[rank::2].tolist():
+                for scores in (np.eye(3)[int(label)] * score, [0.3, 0.1, 0.6]):
+                    data = np.concatenate([np.array(box) * scale, scores])
                     file.write(f'{name}-{int(frame)} {data.tolist()}\n')
             file.write(f'{name}-0 {data.tolist()}\n')
         with open(folder / f'GT_{rank}.txt', 'w') as file:
@@ -247,79 +252,58 @@ def test_a_pickle_of_road(write):
     assert set(evaluate(path, OF_UCF, **options).values()) == {1}
 
 
-YOWO_FILE = 'Run_v_Run_g01_c01_00001.txt'
-TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
-
-
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / '0.txt')
     with pytest.raises(UserError, match='not a regular file'):
         evaluate(tmp_path, OF_UCF)
 
 
+YOWO_FILE, YOWO_LINE = 'Run_v_Run_g01_c01_00001.txt', '1 0.9 0 0 50 100\n'
+BAD_YOWO_LINES = (
+    '1 0.9 0 0 5',
+    '1 0.9 0 0 50 100 7',
+    '1 0.9 0 0 50 x',
+    '1 0.9 0 0 nan 100',
+    '1 0.9 50 0 0 100',
+    '1 1.9 0 0 50 100',
+    '0 0.9 0 0 50 100',
+    '1.5 0.9 0 0 50 100',
+    '3 0.9 0 0 50 100',
+)
+TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
+BAD_TUBER_LINES = (
+    TUBER_LINE[:40],
+    TUBER_LINE.replace(', 0.05]', ']'),
+    TUBER_LINE.replace('99.0', 'x'),
+    TUBER_LINE.replace('99.0', 'inf'),
+    TUBER_LINE.replace('0.9,', '1.9,'),
+    TUBER_LINE.replace('-1 ', ' '),
+)
+
+
 @pytest.mark.parametrize(
-    ('name', 'content'),
+    ('name', 'content', 'place'),
     [
-        *(
-            (YOWO_FILE, f'1 0.9 0 0 50 100\n{line}\n'.encode())
-            for line in (
-                '1 0.9 0 0 5',
-                '1 0.9 0 0 50 100 7',
-                '1 0.9 0 0 50 x',
-                '1 0.9 0 0 nan 100',
-                '1 0.9 50 0 0 100',
-                '1 1.9 0 0 50 100',
-                '0 0.9 0 0 50 100',
-                '1.5 0.9 0 0 50 100',
-                '3 0.9 0 0 50 100',
-            )
-        ),
-        (YOWO_FILE, b'1 0.9 0 0 1 1\n'),
-        (YOWO_FILE, b''),
-        (YOWO_FILE, b'1 0.9 0 0 50 100\n\xff'),
-        ('Run_v_Run_g01_c01_00000.txt', b'1 0.9 0 0 50 100\n'),
-        ('Sit_v_Sit_g01_c01_00001.txt', b'1 0.9 0 0 50 100\n'),
-        *(
-            ('0.txt', f'{TUBER_LINE}{line}\n'.encode())
-            for line in (
-                TUBER_LINE[:40],
-                TUBER_LINE.replace(', 0.05]', ']'),
-                TUBER_LINE.replace('99.0', 'x'),
-                TUBER_LINE.replace('99.0', 'inf'),
-                TUBER_LINE.replace('0.9,', '1.9,'),
-                TUBER_LINE.replace('-1 ', ' '),
-            )
-        ),
-        ('0.txt', TUBER_LINE.replace('Run', 'Sit').encode()),
-        *(
-            ('found.pkl', pickle.dumps([[], boxes, [f'{NAME}/{name}.mat']]))
-            for boxes, name in (
-                ([[]], 'x'),
-                ([[], []], '1'),
-                ([[np.ones((1, 4))]], '1'),
-                ([[np.full((1, 5), np.nan)]], '1'),
-                ([[np.full((1, 5), 9.0)]], '1'),
-                ([[np.ones((1, 5))]] * 3, '1'),
-            )
-        ),
+        *((YOWO_FILE, YOWO_LINE + line, 'line 2') for line in BAD_YOWO_LINES),
+        *(('0.txt', TUBER_LINE + line, 'line 2') for line in BAD_TUBER_LINES),
+        (YOWO_FILE, '1 0.9 0 0 1 1\n', 'found'),
+        (YOWO_FILE, '', 'found'),
+        (YOWO_FILE, f'{YOWO_LINE}\xff', 'found'),
+        (YOWO_FILE.replace('00001', '00000'), YOWO_LINE, 'found'),
+        (YOWO_FILE.replace('Run', 'Sit'), YOWO_LINE, 'Sit_v'),
+        ('0.txt', TUBER_LINE.replace('Run', 'Sit'), 'Sit_v'),
     ],
 )
-def test_damaged_files(tmp_path, name, content):
-    """One sentence with the file, and the line where there are lines."""
-    path = tmp_path / name
-    path.write_bytes(content)
+def test_damaged_files(tmp_path, name, content, place):
+    """One sentence with the folder and the line, or with the video."""
+    folder = tmp_path / 'found'
+    folder.mkdir()
+    (folder / name).write_text(content, 'latin-1')
     with pytest.raises(UserError) as error:
-        evaluate(path if path.suffix == '.pkl' else tmp_path, OF_UCF)
+        evaluate(folder, OF_UCF)
     message = str(error.value)
     assert is_sentence(message)
-    place = (
-        'Sit_v'
-        if b'Sit' in name.encode() + (content if name == '0.txt' else b'')
-        else str(tmp_path)
-    )
-    assert place in message
-    if content.count(b'\n') == 2:
-        assert 'line 2' in message
+    assert place in message and (place == 'Sit_v' or str(folder) in message)
 
 
 def test_the_table_of_all_protocols(tmp_path, monkeypatch):
@@ -334,19 +318,15 @@ def test_the_table_of_all_protocols(tmp_path, monkeypatch):
     )
     named = {TubeFrameMAPMetric: set(), VideoMAPMetric: set()}
     for names, frame, *video in rows:
-        names = re.findall(r"'(\w+)'", names)
-        for name in names:
-            options = dict(iou_thrs=(0.2, 0.5), linking=name)
-            for kind, values, more in (
+        for name in re.findall(r"'(\w+)'", names):
+            for kind, values, options in (
                 (TubeFrameMAPMetric, [frame], {}),
-                (VideoMAPMetric, video, options),
+                (VideoMAPMetric, video, dict(iou_thrs=(0.2, 0.5), linking=name)),
             ):
                 if name in kind.protocols and all(values):
                     named[kind].add(name)
-                    metric = kind('GT.pkl', protocol=name, **more)
+                    metric = kind('GT.pkl', protocol=name, **options)
                     feed(metric, results)
                     aps = [*metric.evaluate(len(metric.results)).values()]
-                    assert [f'{100 * value:.1f}' for value in aps[: len(values)]] == [
-                        *values
-                    ]
+                    assert [f'{100 * ap:.1f}' for ap in aps[: len(values)]] == values
     assert named == {kind: {*kind.protocols} for kind in named}
