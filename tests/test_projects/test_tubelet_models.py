@@ -6,11 +6,7 @@ import pytest
 import tiny_decoder as decoders
 import torch
 from mmengine.structures import InstanceData
-from tiny import (
-    NUM_CLASSES,
-    data_sample,
-    tiny_head,
-)
+from tiny import NUM_CLASSES, data_sample, tiny_head
 from tiny_tubelets import (
     ALWAYS,
     LEAVES,
@@ -29,6 +25,9 @@ from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import StageOutput, TubeletStageOutput
 
 COST = SETTINGS.tubelet_head.assigner.match_costs[0].to_dict()
+each_labelling = pytest.mark.parametrize(
+    'settings', [{}, SOFTMAX], ids=['labels', 'label']
+)
 
 # ------------------------------------------------------------------- the stage
 
@@ -43,8 +42,7 @@ def run(decoder, feats):
 
 
 def test_one_frame_is_a_keyframe():
-    sizes = dict(num_frames=1)
-    tubelets, keyframe = make_decoder(**sizes), decoders.make_decoder(**sizes)
+    tubelets, keyframe = make_decoder(num_frames=1), decoders.make_decoder(num_frames=1)
     keyframe.load_state_dict(
         {k: v for k, v in tubelets.state_dict().items() if 'over_time' not in k}
     )
@@ -100,25 +98,16 @@ def test_frames_of_a_clip_lie_between_those_of_the_maps():
     assert torch.equal(at_clip_frames(output, 2).bboxes, bboxes)
 
 
-@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+@each_labelling
 def test_a_clip_of_one_frame_costs_what_a_keyframe_does(settings):
     output = random_output(frames=1)
     tubes = tube_sample((1,), (1,), clip_len=1, actions=((1,), (2,)))
     keyframe = data_sample(tubes.gt_instances.bboxes[:, 0].tolist(), [(1,), (2,)])
     ours = make_head(**settings).loss([output], [tubes])[0]
-    expected = MODELS.build(tiny_head(**settings)).loss(
-        [
-            StageOutput(
-                output.person_logits[:, :, 0],
-                output.action_logits,
-                output.bboxes[:, :, 0],
-            )
-        ],
-        [keyframe],
-    )[0]
-    assert ours.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(ours[name], value)
+    person_logits, action_logits, bboxes = output
+    output = StageOutput(person_logits.squeeze(2), action_logits, bboxes.squeeze(2))
+    expected = MODELS.build(tiny_head(**settings)).loss([output], [keyframe])[0]
+    torch.testing.assert_close(ours, expected)
 
 
 def test_cost_is_a_mean_over_the_frames_where_it_counts():
@@ -133,14 +122,12 @@ def test_cost_is_a_mean_over_the_frames_where_it_counts():
     def at(part, person, frame):
         """Costs of all queries in a frame."""
         label = PERSON if truth.states[person, frame] == 1 else BACKGROUND
+        scores, bboxes = queries.scores[:, frame], queries.bboxes[:, frame]
+        labels, gt_bboxes = torch.tensor([label]), truth.bboxes[[person], frame]
         return part(
             queries=None,
-            pred_instances=InstanceData(
-                scores=queries.scores[:, frame], bboxes=queries.bboxes[:, frame]
-            ),
-            gt_instances=InstanceData(
-                labels=torch.tensor([label]), bboxes=truth.bboxes[[person], frame]
-            ),
+            pred_instances=InstanceData(scores=scores, bboxes=bboxes),
+            gt_instances=InstanceData(labels=labels, bboxes=gt_bboxes),
             img_meta=meta,
         )[:, 0]
 
@@ -153,18 +140,16 @@ def test_cost_is_a_mean_over_the_frames_where_it_counts():
         torch.testing.assert_close(costs[:, person], expected)
 
 
-@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+@each_labelling
 def test_each_frame_learns_what_is_known_of_it(settings):
     """And no frame learns anything where nothing is."""
     head = make_head(**settings)
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
     targets = head.match([output], [sample], {})[0]['']
-    labels = torch.full((20,), -1)
-    labels[targets.person_rows] = targets.persons
-    boxed, labels = torch.zeros(20, dtype=torch.bool), labels.view(5, 4)
-    boxed[targets.box_rows] = True
-    boxed = boxed.view(5, 4)
+    labels, boxed = torch.full((5, 4), -1), torch.zeros(5, 4, dtype=torch.bool)
+    labels.view(-1)[targets.person_rows] = targets.persons
+    boxed.view(-1)[targets.box_rows] = True
     pairs = boxed.any(dim=1).nonzero().squeeze(1).tolist()
     rows = {tuple(row) for row in boxed[pairs].int().tolist()}
     assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
@@ -176,27 +161,24 @@ def test_each_frame_learns_what_is_known_of_it(settings):
         else:
             assert counted in ([1, 1, 0, 0], [0, 1, 1, 0])
     assert len(targets.bboxes) == 3
-    assert targets.action_rows.tolist() == ([*range(5)] if settings else pairs)
+    acting = [*range(5)] if settings else pairs
+    assert targets.action_rows.tolist() == acting
 
     sum(head.loss([output], [sample])[0].values()).backward()
-    reached = output.person_logits.grad[0].abs().sum(dim=-1) > 0
-    assert torch.equal(reached, labels >= 0)
-    assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, boxed)
-    acts = output.action_logits.grad[0].abs().sum(dim=-1) > 0
-    assert acts.nonzero().squeeze(1).tolist() == (list(range(5)) if settings else pairs)
+    reached = [values.grad[0].abs().sum(dim=-1) > 0 for values in output]
+    assert torch.equal(reached[0], labels >= 0)
+    assert reached[1].nonzero().squeeze(1).tolist() == acting
+    assert torch.equal(reached[2], boxed)
 
 
-@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+@each_labelling
 def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
     head, output = make_head(**settings), random_output()
     logits = output.action_logits.unsqueeze(2).expand(-1, -1, 4, -1)
     make = partial(tube_sample, ALWAYS, ALWAYS, actions=((1,), (2,)))
-    ours = head.loss([output._replace(action_logits=logits)], [in_each_frame(make())])[
-        0
-    ]
-    for name, value in head.loss([output], [make()])[0].items():
-        torch.testing.assert_close(ours[name], value)
     in_frames = output._replace(action_logits=logits)
+    ours, _ = head.loss([in_frames], [in_each_frame(make())])
+    torch.testing.assert_close(ours, head.loss([output], [make()])[0])
     predictions = predict(in_frames, score_thr=0.0, **settings)
     once = predict(output, score_thr=0.0, **settings).scores
     assert predictions.scores.shape == (5, 4, NUM_CLASSES)
@@ -206,10 +188,9 @@ def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
 def test_boxes_where_there_is_none_may_be_anything():
     sample = tube_sample(LEAVES, SPARSE)
     output = random_output()
-    expected = make_head().loss([output], [sample])[0]
+    expected = make_head().loss([output], [sample])
     sample.gt_instances.bboxes[sample.gt_instances.states != 1] = torch.nan
-    for name, value in make_head().loss([output], [sample])[0].items():
-        torch.testing.assert_close(value, expected[name])
+    torch.testing.assert_close(make_head().loss([output], [sample]), expected)
 
 
 def predict(output, clip_len=4, **settings):
@@ -227,10 +208,7 @@ def test_predictions_are_tubelets_in_all_frames_of_the_clip():
     predictions = predict(output)
     present = torch.tensor(8.0).sigmoid()
     torch.testing.assert_close(predictions.tubelet_scores, present.expand(2))
-    assert (predictions.person_scores > 0.5).tolist() == [
-        [True] * 4,
-        [False, True, False, False],
-    ]
+    assert torch.equal(predictions.person_scores > 0.5, is_there[:2] > 0)
     scale = torch.tensor([96.0, 64, 96, 64])
     torch.testing.assert_close(predictions.bboxes * scale, output.bboxes[0, :2])
     assert predictions.scores.shape == (2, NUM_CLASSES)
@@ -245,10 +223,7 @@ def test_truth_of_another_kind():
     """Keyframes and tubelets, several actions and one."""
     person, tube = data_sample([(0, 0, 9, 9)], [(1,)]), tube_sample(ALWAYS)
     tube.gt_instances.labels[:, 1:] = 1
-    for head, sample in (
-        (make_head(), person),
-        (MODELS.build(tiny_head()), tube),
-        (make_head(**SOFTMAX), tube),
-    ):
+    heads = make_head(), MODELS.build(tiny_head()), make_head(**SOFTMAX)
+    for head, sample in zip(heads, (person, tube, tube), strict=True):
         with pytest.raises(UserError):
             head.check_truth([sample])
