@@ -22,12 +22,6 @@ from stmixer_mm.projects.tiles.merging import MARGIN, merge
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
 
-def random_layout(rng, alike=False):
-    frame = tuple(rng.randint(200, 1500, 2).tolist())
-    grid = tuple(rng.randint(1, 6, 2).tolist())
-    return lay_out(frame, grid, rng.uniform(20, 120), alike=alike)
-
-
 @pytest.mark.parametrize('seed', range(8))
 def test_tiles_cover_the_frame_and_overlap(seed):
     rng = np.random.RandomState(seed)
@@ -105,10 +99,10 @@ def see_exactly(rng, layout, persons):
         bboxes = torch.from_numpy(bboxes[which].astype(np.float32))
         scores = torch.from_numpy(rng.uniform(0.6, 1, len(which)))
         names = torch.from_numpy(which)
-        instances = InstanceData(bboxes=bboxes[:, 0], person_scores=scores, names=names)
+        fields = dict(bboxes=bboxes[:, 0], person_scores=scores)
         if frames > 1:
-            instances = InstanceData(bboxes=bboxes, tubelet_scores=scores, names=names)
-        predictions.append(instances)
+            fields = dict(bboxes=bboxes, tubelet_scores=scores)
+        predictions.append(InstanceData(names=names, **fields))
     return predictions, views
 
 
@@ -117,14 +111,14 @@ def see_exactly(rng, layout, persons):
 def test_a_perfect_detector_gives_the_truth(seed, frames):
     """No person twice, none lost, each where it is."""
     rng = np.random.RandomState(seed)
-    layout = random_layout(rng)
+    frame, grid = rng.randint(200, 1500, 2).tolist(), rng.randint(1, 6, 2).tolist()
+    layout = lay_out(tuple(frame), tuple(grid), rng.uniform(20, 120))
     persons = random_persons(rng, layout, frames)
     predictions, views = see_exactly(rng, layout, persons)
     merged = merge([instances.clone() for instances in predictions], views)
     assert sorted(merged.names.tolist()) == list(range(len(persons)))
-    bboxes = merged.bboxes.reshape(len(merged), frames, 4) * torch.from_numpy(
-        views[0, 2:]
-    ).repeat(2)
+    scale = torch.from_numpy(np.tile(views[0, 2:], 2))
+    bboxes = merged.bboxes.reshape(-1, frames, 4) * scale
     np.testing.assert_allclose(bboxes, persons[merged.names], atol=2e-3)
     order = [0, *1 + rng.permutation(len(views) - 1)]
     other = merge([predictions[i] for i in order], views[order])
@@ -133,30 +127,30 @@ def test_a_perfect_detector_gives_the_truth(seed, frames):
 
 
 def test_cut_persons_whom_no_view_has_whole_are_kept():
-    layout = lay_out((100, 200), (1, 2), 20)
-    views = layout.boxes()
-    empty = InstanceData(bboxes=torch.zeros(0, 4), person_scores=torch.zeros(0))
-    half = InstanceData(
-        bboxes=torch.tensor([[0.5, 0.2, 1, 0.8]]), person_scores=torch.ones(1)
-    )
-    assert len(merge([empty, half, empty.clone()], views)) == 1
+    box = torch.tensor([[0.5, 0.2, 1, 0.8]])
+    half = InstanceData(bboxes=box, person_scores=torch.ones(1))
+    views = lay_out((100, 200), (1, 2), 20).boxes()
+    assert len(merge([half[:0], half, half[:0]], views)) == 1
+
+
+def outline(picture):
+    """The box around what is in a picture."""
+    y, x = np.nonzero(picture)
+    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
 
 
 def test_masks_are_placed_in_the_frame():
-    views = lay_out((40, 60), (1, 2), 10).boxes()
-    predictions = []
+    views, predictions = lay_out((40, 60), (1, 2), 10).boxes(), []
     for number, (x1, y1, x2, y2) in enumerate(views.tolist()):
         mask = torch.zeros(1, y2 - y1, x2 - x1, dtype=torch.bool)
         mask[:, 3:9, 5:8] = True
         box = torch.tensor([[5, 3, 8, 9]]) / torch.tensor([x2 - x1, y2 - y1] * 2)
         scores = torch.tensor([number / 3])
-        fields = dict(bboxes=box, person_scores=scores, masks=mask[: number + 1])
-        predictions.append(InstanceData(**fields))
+        predictions.append(InstanceData(bboxes=box, person_scores=scores, masks=mask))
     merged = merge(predictions, views)
     for box, mask in zip(merged.bboxes, merged.masks > 0.5, strict=True):
-        y, x = np.nonzero(mask.numpy())
-        outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
-        np.testing.assert_allclose(box * torch.tensor([60, 40] * 2), outline, atol=1e-3)
+        corners = outline(mask.numpy())
+        np.testing.assert_allclose(box * torch.tensor([60, 40] * 2), corners, atol=1e-3)
 
 
 @pytest.fixture(scope='module')
@@ -189,19 +183,18 @@ def video(folder):
 
 def test_one_tile_is_no_tile_and_a_stream_gives_what_its_file_gives(inferencer, video):
     frames = np.array(open_video(video).get_batch(range(25)))
-    plain = inferencer.detect(video, strict=True).to_dict()
-    for grid, smallest in ('1x1', None), ('auto', 128), ('2x3', None), ('auto', 90):
+    plain = inferencer.detect(video, strict=True).to_dict()['keyframes']
+    cases = ('1x1', None, 0), ('auto', 128, 0), ('2x3', None, 1), ('auto', 90, 1)
+    for grid, smallest, has_tiles in cases:
         options = dict(predictor=Tiles(grid, min_person=smallest), strict=True)
-        record = inferencer.detect(video, **options).to_dict()
+        detections = inferencer.detect(video, **options)
+        keyframes = detections.to_dict()['keyframes']
         stream = ((i / 10, frame) for i, frame in enumerate(frames))
-        again = inferencer.detect(stream, **options).to_dict()
-        assert record['keyframes'] == again['keyframes']
-        has_tiles = (grid, smallest) in (('2x3', None), ('auto', 90))
-        assert (record['keyframes'] == plain['keyframes']) == (not has_tiles)
-        batches = inferencer.detect(video, batch_size=3, **options)
-        for keyframe, other in zip(batches.keyframes, again['keyframes'], strict=True):
-            boxes = np.reshape([p['bbox'] for p in other['persons']], (-1, 4))
-            np.testing.assert_allclose(keyframe.bboxes, boxes, atol=0.1)
+        assert inferencer.detect(stream, **options).to_dict()['keyframes'] == keyframes
+        assert (keyframes == plain) == (not has_tiles)
+        batched = inferencer.detect(video, batch_size=3, **options).keyframes
+        for keyframe, other in zip(batched, detections.keyframes, strict=True):
+            np.testing.assert_allclose(keyframe.bboxes, other.bboxes, atol=0.1)
 
 
 def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
@@ -218,33 +211,32 @@ def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
         assert_same_keyframes(keyframes, expected)
 
 
-@pytest.mark.parametrize('frames', [None, 3])
-def test_random_tiles_keep_boxes_on_their_persons(frames):
+@pytest.mark.parametrize('num_frames', [1, 3])
+def test_random_tiles_keep_boxes_on_their_persons(num_frames):
     """Each person is a rectangle of a colour of its own."""
     np.random.seed(0)
     rng, num_compared = np.random.RandomState(1), 0
     for _ in range(100):
-        height, width, shape = *rng.randint(60, 90, 2), () if frames is None else (3,)
-        corner = rng.randint(0, 50, (4, *shape, 2))
-        bboxes = np.concatenate(
-            [corner, corner + rng.randint(5, 40, (4, *shape, 2))], -1
-        )
-        bboxes = np.clip(bboxes, 0, [width, height] * 2).astype(np.float32)
-        results = dict(
-            gt_bboxes=bboxes, gt_labels=np.eye(4), entity_ids=np.arange(4),
-            keypoint=MARKS.copy(), img_shape=(height, width),
-        )  # fmt: skip
-        if frames:
-            results['gt_states'] = rng.choice([PRESENT, ABSENT, UNKNOWN], (4, frames))
-            bboxes[results['gt_states'] != PRESENT] = 0
-        states = results.get('gt_states', np.full((4, 1), PRESENT)).copy()
-        bboxes_in_frames = bboxes.reshape(4, -1, 4).copy()
-        num_frames = bboxes_in_frames.shape[1]
+        height, width = rng.randint(60, 90, 2)
+        corner = rng.randint(0, 50, (4, num_frames, 2))
+        bboxes = np.concatenate([corner, corner + rng.randint(5, 40, corner.shape)], -1)
+        bboxes = bboxes.clip(0, [width, height] * 2).astype(np.float32)
+        states = np.full((4, num_frames), PRESENT)
+        if num_frames > 1:
+            states = rng.choice([PRESENT, ABSENT, UNKNOWN], states.shape)
+            bboxes[states != PRESENT] = 0
         pictures = np.zeros((4, num_frames, height, width), bool)
-        for person, boxes in zip(pictures, bboxes_in_frames.astype(int), strict=True):
-            for picture, (x1, y1, x2, y2) in zip(person, boxes, strict=True):
-                picture[y1:y2, x1:x2] = True
-        results['imgs'] = list(pictures.reshape(-1, height, width))
+        for place in np.ndindex(states.shape):
+            x1, y1, x2, y2 = bboxes[place].astype(int)
+            pictures[place][y1:y2, x1:x2] = True
+        results = dict(
+            imgs=[*pictures.reshape(-1, height, width)], img_shape=(height, width),
+            gt_bboxes=bboxes.copy(), gt_labels=np.eye(4), entity_ids=np.arange(4),
+            keypoint=MARKS.copy(), gt_states=states.copy(),
+        )  # fmt: skip
+        if num_frames == 1:  # keyframes have neither states nor an axis of frames
+            results['gt_bboxes'] = results['gt_bboxes'][:, 0]
+            del results['gt_states']
         out = RandomTile(share=(0.3, 1)).transform(results)
         cropped = np.reshape(out['imgs'], (4, num_frames, *out['img_shape']))
         shares = cropped.sum((2, 3)) / pictures.sum((2, 3)).clip(1)
@@ -254,11 +246,10 @@ def test_random_tiles_keep_boxes_on_their_persons(frames):
         cropped_bboxes = np.reshape(out['gt_bboxes'], (-1, num_frames, 4))
         for person, boxes in zip(out['entity_ids'], cropped_bboxes, strict=True):
             for frame in np.flatnonzero(expected[person]):
-                y, x = np.nonzero(cropped[person, frame])
-                outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
-                np.testing.assert_array_equal(boxes[frame], outline)
+                corners = outline(cropped[person, frame])
+                np.testing.assert_array_equal(boxes[frame], corners)
                 num_compared += 1
-        if frames:
+        if num_frames > 1:
             lost = np.where((states == PRESENT) & ~expected, ABSENT, states)
             np.testing.assert_array_equal(out['gt_states'], lost[out['entity_ids']])
         shift = (out['keypoint'] - MARKS)[0, 0, 0]
