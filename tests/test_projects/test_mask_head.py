@@ -84,15 +84,11 @@ def test_every_parameter_learns_and_the_other_terms_stay(samples, dtype):
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if k in plain.state_dict()}
     )
+    data_samples = [sample_of(*boxes) for boxes in samples]
     with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
-        losses, expected = (
-            losses_of(network, *(sample_of(*boxes) for boxes in samples))
-            for network in (model, plain)
-        )
-    assert {*losses} - {*expected} == {'loss_mask', 'loss_dice'}
-    for name, value in expected.items():
-        torch.testing.assert_close(losses[name], value)
-    mask_loss = losses['loss_mask'] + losses['loss_dice']
+        losses, expected = (losses_of(m, *data_samples) for m in (model, plain))
+    mask_loss = losses.pop('loss_mask') + losses.pop('loss_dice')
+    torch.testing.assert_close(losses, expected)
     assert mask_loss.dtype == torch.float32
     mask_loss.backward()
     assert_all_learn(model.mask_head)
@@ -119,15 +115,13 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
     stages = [StageOutput(None, None, bboxes)]
     outputs = DecoderOutput(stages, Queries(vectors, None), None)
     relative = bboxes / sizes.flip(1).repeat(1, 2)[:, None]
-    queries = torch.arange(3)
-    predicted = [InstanceData(bboxes=row, queries=queries) for row in relative]
+    predicted = [InstanceData(bboxes=b, queries=torch.arange(3)) for b in relative]
     head.finish(clips, outputs, predicted)
     losses = head.loss(clips, outputs, torch.from_numpy(persons))
     focal, dice = [], []
     for clip, row, person in ((0, 1, 1), (0, 2, 0), (1, 2, 0)):
-        queries = MaskQueries(
-            vectors[clip, row][None], bboxes[clip, row][None], torch.tensor([clip])
-        )
+        place = [clip], [row]
+        queries = MaskQueries(vectors[place], bboxes[place], torch.tensor([clip]))
         height, width = samples[clip].img_shape
         logits = resize(head(clips.feats, queries, frames), (64, 96))
         probs = logits[0, :height, :width].sigmoid()
@@ -136,19 +130,16 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
         right = torch.where(truth > 0, probs, 1 - probs)
         alpha = torch.where(truth > 0, 0.25, 0.75)
         focal.append((-alpha * (1 - right) ** 2 * right.log()).mean())
-        dice.append(
-            1 - (2 * (probs * truth).sum() + 1) / (probs.sum() + truth.sum() + 1)
-        )
+        both, areas = (probs * truth).sum(), probs.sum() + truth.sum()
+        dice.append(1 - (2 * both + 1) / (areas + 1))
     torch.testing.assert_close(losses['loss_mask'], 20 * sum(focal) / 3)
     torch.testing.assert_close(losses['loss_dice'], sum(dice) / 3)
 
 
 def test_predicted_masks_are_those_of_kept_queries_in_chunks_of_any_size():
-    model = detector().eval()
+    model, masks = detector().eval(), []
     model.head.score_thr = 0.0
-    samples = [data_sample(), data_sample(img_shape=(50, 80))]
-    samples[1].set_metainfo(dict(ori_shape=(100, 160)))
-    masks = []
+    samples = data_sample(), data_sample(img_shape=(50, 80), ori_shape=(100, 160))
     for chunk_size in (2, 16):
         model.mask_head.chunk_size = chunk_size
         results = model.test_step(batch(*copy.deepcopy(samples)))
