@@ -27,11 +27,11 @@ TRUTH = strip(0, 20), strip(30, 50)
 @pytest.fixture
 def evaluate(tmp_path):
     """AP where two persons, nobody, or one beside a person of unknown mask are."""
-    first, second = map(encode, TRUTH)
+    first, second, unclear = map(encode, (*TRUTH, strip(30, 60)))
     keyframes = {
         'v,0001': KeyframeMasks(SIZE, {0: first, 1: second}, []),
         'v,0002': KeyframeMasks(SIZE, {}, []),
-        'v,0003': KeyframeMasks(SIZE, {0: first}, [encode(strip(30, 60))]),
+        'v,0003': KeyframeMasks(SIZE, {0: first}, [unclear]),
     }
     write_masks(tmp_path / 'm.json', keyframes)
 
