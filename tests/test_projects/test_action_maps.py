@@ -27,14 +27,8 @@ BACKBONE = dict(
     shifts=[1],
     with_differences=True,
 )
-NECK = dict(
-    type='ActionMaps',
-    in_channels=[16, 32],
-    map_channels=[32, 64],
-    out_channels=16,
-    num_actions=2,
-    num_parts=3,
-)
+SIZES = dict(in_channels=[16, 32], map_channels=[32, 64], out_channels=16)
+SIZES |= dict(num_actions=2, num_parts=3)
 
 
 @pytest.fixture(scope='module')
@@ -42,17 +36,17 @@ def config(tmp_path_factory):
     return Config.fromfile(write_project(tmp_path_factory.mktemp('maps')))
 
 
-def build(config, *, neck=NECK, **decoder):
+def build(config, **neck):
     cfg = deepcopy(config)
-    cfg.model.backbone, cfg.model.neck = deepcopy(BACKBONE), deepcopy(neck)
-    cfg.model.decoder.update(type='ActionMapDecoder', **decoder)
+    cfg.model.backbone = deepcopy(BACKBONE)
+    cfg.model.neck = neck or dict(type='ActionMaps', **SIZES)
+    cfg.model.decoder.update(type='ActionMapDecoder')
     cfg.model.head.score_thr = 0.0
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmaction'):
         model = init_detector(cfg, None)
-    if isinstance(model.neck, ActionMaps):
-        for *_, evidence in model.neck.maps:  # which begin with zeros
-            torch.nn.init.normal_(evidence.weight)
+    for *_, evidence in getattr(model.neck, 'maps', ()):  # which begin with zeros
+        torch.nn.init.normal_(evidence.weight)
     return model
 
 
@@ -86,8 +80,7 @@ def test_a_box_beside_the_frame_has_no_evidence():
 
 
 def test_levels_are_those_of_the_projection():
-    torch.manual_seed(0)
-    neck = ActionMaps(**{key: value for key, value in NECK.items() if key != 'type'})
+    neck = ActionMaps(**SIZES)
     neck.init_weights()
     feats = [torch.randn(2, 32, 2, 4, 6), torch.randn(2, 64, 2, 2, 3)]
     for level, feat, project in zip(neck(feats), feats, neck.projections, strict=True):
@@ -110,8 +103,8 @@ def test_actions_come_from_the_maps_alone(config):
 
 
 def test_a_neck_without_maps_is_named(config):
-    neck = dict(type='ChannelProjection3D', in_channels=[32, 64], out_channels=16)
-    model = build(config, neck=neck)
+    sizes = dict(in_channels=[32, 64], out_channels=16)
+    model = build(config, type='ChannelProjection3D', **sizes)
     with pytest.raises(UserError, match=r'has 16 channels, not .* take the neck'):
         TensorDetector(model)(torch.zeros(1, 3, 2, 32, 48, dtype=torch.uint8))
 
