@@ -7,11 +7,9 @@ from mmengine.config import Config
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.projects.backbones.timm import TimmBackbone
 from stmixer_mm.registry import MODELS
 
 pytest.importorskip('timm')
-SIZE = 64, 64
 
 
 class Levels(ClipDetector):
@@ -25,30 +23,25 @@ FAMILIES = {
     'resnet10t': {},
     'mobilenetv3_small_050': dict(out_indices=(1, 2, 3)),
     # Channels last, and sizes that are fixed.
-    'swin_tiny_patch4_window7_224': dict(img_size=SIZE, window_size=2, embed_dim=24),
+    'swin_tiny_patch4_window7_224': dict(img_size=64, window_size=2, embed_dim=24),
 }
 
 
 @pytest.mark.parametrize(('name', 'options'), FAMILIES.items())
 def test_the_neck_takes_its_widths_from_a_backbone_of_timm(name, options):
-    backbone = dict(
-        type='FramewiseBackbone', backbone=dict(type=f'timm/{name}', **options)
-    )
+    config = dict(type=f'timm/{name}', **options)
+    backbone = dict(type='FramewiseBackbone', backbone=config)
     neck = dict(type='ChannelProjection3D', out_channels=8)
     check_arguments(Config(dict(model=dict(type='STMixer', backbone=backbone))))
     detector = Levels(backbone=backbone, neck=neck).eval()
     image_backbone = detector.backbone.backbone
     assert detector.neck.in_channels == tuple(image_backbone.channels)
-    clips = torch.rand(1, 3, 2, *SIZE)
+    clips = torch.rand(1, 3, 2, 64, 64)
     feats = detector.extract_feat(clips)
-    sizes = [
-        (SIZE[0] // stride, SIZE[1] // stride) for stride in image_backbone.strides
-    ]
-    assert [feat.shape[-2:] for feat in feats] == sizes
-    assert all(feat.shape[:3] == (1, 8, 2) for feat in feats)
+    sides = [64 // stride for stride in image_backbone.strides]
+    assert [feat.shape for feat in feats] == [(1, 8, 2, side, side) for side in sides]
     alone = detector.extract_feat(clips[:, :, 1:])
-    for feat, of_frame in zip(feats, alone, strict=True):
-        torch.testing.assert_close(feat[:, :, 1:], of_frame)
+    torch.testing.assert_close([feat[:, :, 1:] for feat in feats], [*alone])
 
 
 def test_an_unknown_backbone_of_timm_is_named():
@@ -57,19 +50,12 @@ def test_an_unknown_backbone_of_timm_is_named():
 
 
 def test_norms_and_frozen_parts_are_not_trained():
-    backbone = MODELS.build(
-        dict(
-            type='FramewiseBackbone',
-            backbone=dict(type='timm/resnet10t'),
-            norm_eval=True,
-            frozen=['model.conv1'],
-        )
-    ).train()
-    assert isinstance(backbone.backbone, TimmBackbone)
+    settings = dict(norm_eval=True, frozen=['model.conv1'])
+    config = dict(type='FramewiseBackbone', backbone=dict(type='timm/resnet10t'))
+    backbone = MODELS.build(config | settings).train()
     weights = {name: value.clone() for name, value in backbone.state_dict().items()}
-    sum(level.sum() for level in backbone(torch.rand(1, 3, 1, *SIZE))).backward()
+    sum(level.sum() for level in backbone(torch.rand(1, 3, 1, 64, 64))).backward()
     trained = {n for n, p in backbone.named_parameters() if p.grad is not None}
     assert 'backbone.model.layer1.0.conv1.weight' in trained
     assert not any('.bn' in name or 'model.conv1' in name for name in trained)
-    for name, value in backbone.state_dict().items():
-        torch.testing.assert_close(value, weights[name])
+    torch.testing.assert_close(dict(backbone.state_dict()), weights)
