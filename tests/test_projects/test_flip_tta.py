@@ -42,9 +42,8 @@ def test_persons_of_both_views_count_as_one(frames):
     torch.testing.assert_close(merged.person_scores.reshape(4, -1)[:, 0], halves)
     nothing = persons_at([], frames)
     assert len(merge_mirrored(nothing, nothing, iou_thr=0.5)) == 0
-    torch.testing.assert_close(
-        merge_mirrored(straight, nothing, iou_thr=0.5).scores, straight.scores / 2
-    )
+    alone = merge_mirrored(straight, nothing, iou_thr=0.5)
+    torch.testing.assert_close(alone.scores, straight.scores / 2)
 
 
 @torch.no_grad()
@@ -58,9 +57,8 @@ def test_a_clip_and_its_mirror_image_give_mirror_images(config):
     clip_len = 2 if config is None else 4
     shapes = (48, 40), (64, 56)
     samples = [data_sample(img_shape=shape, clip_len=clip_len) for shape in shapes]
-    data = batch(*samples)
-    mirrored_clips = [clip.flip(-1) for clip in data['inputs']]
-    mirrored_data = dict(batch(*samples), inputs=mirrored_clips)
+    data, mirrored_data = batch(*samples), batch(*samples)
+    mirrored_data['inputs'] = [clip.flip(-1) for clip in data['inputs']]
     views = [
         [sample.pred_instances for sample in model.test_step(view_data)]
         for view_data in (data, mirrored_data)
@@ -69,10 +67,9 @@ def test_a_clip_and_its_mirror_image_give_mirror_images(config):
         mirrored.bboxes = mirror(mirrored.bboxes)
         mirrored.scores = mirrored.scores[:, [0, 1, 3, 2]]
         assert len(instances) == len(mirrored) > 0
+        ours, expected = (
+            view[view.bboxes.flatten(1).sum(dim=1).argsort()]
+            for view in (instances, mirrored)
+        )
         for name in ('bboxes', 'scores', 'person_scores'):
-            order = [
-                view.bboxes.flatten(1).sum(dim=1).argsort()
-                for view in (instances, mirrored)
-            ]
-            ours, expected = instances[name][order[0]], mirrored[name][order[1]]
-            torch.testing.assert_close(ours, expected)
+            torch.testing.assert_close(ours[name], expected[name])
