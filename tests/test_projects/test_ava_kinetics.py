@@ -76,29 +76,25 @@ def test_a_faulty_line_is_named(convert, tmp_path, line):
 def ava_kinetics(ava, write_video, write_text):
     """Both parts: clips in folders of their classes, the annotation converted."""
     ava()
-    overlapping = 'yoga/d_000010_000020', 'zumba/d_000015_000025'
-    clips = {
-        'train': ('skiing (slalom)/run_-a_000010_000020', 'yoga/c_000003_000013'),
-        'val': (*overlapping, 'zumba/e_000000_000010'),
-    }
     box = '0.1,0.2,0.3,0.4'
-    lines = {
-        'train': (f'run_-a,14.04,{box},12', f'run_-a,14.04,{box},2', f'c,5.5,{box},80'),
-        'val': (
-            f'd,16.08,{box},12',
-            f'd,18.12,{box},1',
-            'd,18.12,0.5,0.2,0.9,1,80',
-            'e,4',
-        ),
-    }
-    for split in ('train', 'val'):
-        for clip in clips[split]:
-            write_video(f'data/kinetics700/videos_{split}/{clip}.mp4', num_frames=100)
+    train = (
+        ('skiing (slalom)/run_-a_000010_000020', 'yoga/c_000003_000013'),
+        (f'run_-a,14.04,{box},12', f'run_-a,14.04,{box},2', f'c,5.5,{box},80'),
+    )
+    second = f'd,18.12,{box},1', 'd,18.12,0.5,0.2,0.9,1,80'
+    val = (  # two clips that overlap, and one of a keyframe without persons
+        ('yoga/d_000010_000020', 'zumba/d_000015_000025', 'zumba/e_000000_000010'),
+        (f'd,16.08,{box},12', *second, 'e,4'),
+    )
+    for split, (clips, lines) in dict(train=train, val=val).items():
+        folder = f'data/kinetics700/videos_{split}'
+        for clip in clips:
+            write_video(f'{folder}/{clip}.mp4', num_frames=100)
         published = f'data/ava_kinetics/ava_kinetics_v1_0/kinetics_{split}_v1.0.csv'
-        write_text(published, *lines[split])
+        write_text(published, *lines)
         out = f'data/ava_kinetics/annotations/kinetics_{split}.csv'
-        args = ('--clips', f'data/kinetics700/videos_{split}', '--out', out)
-        run_tool('data/ava_kinetics/convert', published, *args)
+        args = published, '--clips', folder, '--out', out
+        run_tool('data/ava_kinetics/convert', *args)
 
 
 def test_ava_kinetics_has_the_right_frames(ava_kinetics, frame_number):
@@ -117,8 +113,6 @@ def test_ava_kinetics_has_the_right_frames(ava_kinetics, frame_number):
         'skiing (slalom)/run_-a_000010_000020,0004.04',
         'yoga/c_000003_000013,0002.5',
     ]
-    assert len(train.metainfo['classes']) == 80
-    assert train[2]['inputs'].shape[1] == 32
     assert train[2]['data_samples'].gt_instances.labels.shape[1] == 81
 
 
@@ -142,5 +136,4 @@ def test_one_config_gives_both_numbers(ava_kinetics):
         changed = [*samples]
         changed[index] = dict(samples[index], pred_instances=wrong)
         values = evaluate(config.val_evaluator, changed)
-        for prefix in prefixes:
-            assert (values[f'{prefix}/overall'] == 1) == (prefix == right)
+        assert [p for p in prefixes if values[f'{p}/overall'] == 1] == [right]
