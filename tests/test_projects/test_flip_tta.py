@@ -15,7 +15,7 @@ from stmixer_mm.projects.flip_tta.flip_tta import merge_mirrored, mirror
 KEYFRAME, TUBELET = (), (3,)
 
 
-def persons_at(places, frames=KEYFRAME):
+def persons(places, frames=KEYFRAME):
     """Persons at these x, each with scores of its own."""
     x1 = torch.tensor(places)
     corners = torch.stack([x1, x1 * 0 + 0.2, x1 + 0.1, x1 * 0 + 0.7], dim=-1)
@@ -28,19 +28,16 @@ def persons_at(places, frames=KEYFRAME):
 
 @pytest.mark.parametrize('frames', [KEYFRAME, TUBELET])
 def test_persons_of_both_views_count_as_one(frames):
-    straight, other = (
-        persons_at([0.1, 0.5], frames),
-        persons_at([0.8, 0.52, 0.3], frames),
-    )
+    straight, other = persons([0.1, 0.5], frames), persons([0.8, 0.52, 0.3], frames)
     mirrored = other.clone()
     mirrored.bboxes = mirror(other.bboxes)
     merged = merge_mirrored(straight, mirrored, iou_thr=0.5)
     halves = torch.tensor([0.05, 0.51, 0.4, 0.15])  # of those that one view has alone
-    expected = persons_at([0.1, 0.51, 0.8, 0.3], frames)
+    expected = persons([0.1, 0.51, 0.8, 0.3], frames)
     torch.testing.assert_close(merged.bboxes, expected.bboxes)
     torch.testing.assert_close(merged.scores[:, 1], halves)
     torch.testing.assert_close(merged.person_scores.reshape(4, -1)[:, 0], halves)
-    nothing = persons_at([], frames)
+    nothing = persons([], frames)
     assert len(merge_mirrored(nothing, nothing, iou_thr=0.5)) == 0
     alone = merge_mirrored(straight, nothing, iou_thr=0.5)
     torch.testing.assert_close(alone.scores, straight.scores / 2)

@@ -78,10 +78,10 @@ def follow(part, keyframes):
 
 
 TIMES = 0.0, 0.5, 1.25, 2.0, 3.75
-each_reach = pytest.mark.parametrize('past_only', [True, False])
+each_direction = pytest.mark.parametrize('past_only', [True, False])
 
 
-@each_reach
+@each_direction
 def test_shifted_times_change_nothing(past_only):
     part = memory(window_s=2, past_only=past_only)
     original = follow(part, [keyframe(t) for t in TIMES])
@@ -90,7 +90,7 @@ def test_shifted_times_change_nothing(past_only):
     torch.testing.assert_close(follow(part, shifted), expected)
 
 
-@each_reach
+@each_direction
 def test_persons_are_remembered_in_the_window_alone(past_only):
     part = memory(window_s=1.5, past_only=past_only)
     original = follow(part, [keyframe(t) for t in TIMES])
@@ -139,7 +139,7 @@ def test_vectors_that_are_left_out_change_nothing(name, ignored):
     assert torch.equal(part.embed(vectors, bboxes), expected)
 
 
-@each_reach
+@each_direction
 def test_detections_wait_for_what_comes_after_alone(past_only):
     """And what is kept of a video does not grow with it."""
     part, times, counts = memory(window_s=1, past_only=past_only), [], []
@@ -221,7 +221,7 @@ def test_a_new_memory_or_none_changes_nothing(project):
     assert detect(project, memory=None) == expected
 
 
-@each_reach
+@each_direction
 def test_a_stream_a_file_and_a_bank_give_the_same(project, past_only):
     settings = {'memory.past_only': past_only, 'memory.window_s': 0.5}
     inferencer = build(project, **settings)

@@ -115,7 +115,7 @@ def test_two_ranks_learn_what_one_process_does(tmp_path):
         initial = {name: value.clone() for name, value in model.named_parameters()}
         parameters = torch.load(tmp_path / f'{make.__name__}_{wrap.__name__}')
         steps, expected = (
-            {name: value - initial[name] for name, value in learnt.items()}
-            for learnt in (parameters, trained(model, data))
+            {name: value - initial[name] for name, value in state.items()}
+            for state in (parameters, trained(model, data))
         )
         torch.testing.assert_close(steps, expected, rtol=1e-4, atol=1e-6)

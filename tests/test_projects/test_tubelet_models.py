@@ -161,13 +161,13 @@ def test_each_frame_learns_what_is_known_of_it(settings):
         else:
             assert counted in ([1, 1, 0, 0], [0, 1, 1, 0])
     assert len(targets.bboxes) == 3
-    acting = [*range(5)] if settings else pairs
-    assert targets.action_rows.tolist() == acting
+    acting_queries = [*range(5)] if settings else pairs
+    assert targets.action_rows.tolist() == acting_queries
 
     sum(head.loss([output], [sample])[0].values()).backward()
     reached = [values.grad[0].abs().sum(dim=-1) > 0 for values in output]
     assert torch.equal(reached[0], labels >= 0)
-    assert reached[1].nonzero().squeeze(1).tolist() == acting
+    assert reached[1].nonzero().squeeze(1).tolist() == acting_queries
     assert torch.equal(reached[2], boxed)
 
 
