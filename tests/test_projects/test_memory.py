@@ -307,7 +307,6 @@ BAD = [
     lambda path: rewrite(path, width=DIMS),
     lambda path: rewrite(path, vector=torch.nan),
     lambda path: rewrite(path, classes=['stand', 'jump']),
-    lambda path: rewrite(path, classes=['stand']),
 ]
 
 

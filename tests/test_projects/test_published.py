@@ -261,7 +261,6 @@ def test_a_pipe_is_refused(tmp_path):
 YOWO_FILE, YOWO_LINE = 'Run_v_Run_g01_c01_00001.txt', '1 0.9 0 0 50 100\n'
 BAD_YOWO_LINES = (
     '1 0.9 0 0 5',
-    '1 0.9 0 0 50 100 7',
     '1 0.9 0 0 50 x',
     '1 0.9 0 0 nan 100',
     '1 0.9 50 0 0 100',
