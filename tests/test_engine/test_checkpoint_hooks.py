@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -227,6 +228,24 @@ def test_workers_and_batches_do_not_change_what_a_sample_is(tmp_path):
         samples.append(torch.stack(inputs))
     assert torch.equal(samples[0], samples[1]) and torch.equal(samples[0], samples[2])
     assert len(samples[0].unique()) == 12
+
+
+def test_killed_training_resumes_from_wherever_it_was(tmp_path):
+    start = time.monotonic()
+    unbroken = make_runner(tmp_path / 'a', epochs=8)
+    unbroken.train()
+    seconds = time.monotonic() - start
+    child = os.fork()
+    if not child:
+        make_runner(tmp_path / 'b', epochs=8).train()
+        os._exit(0)
+    time.sleep(random.SystemRandom().uniform(0, seconds))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    resumed = make_runner(tmp_path / 'b', epochs=8, resume=True)
+    resumed.train()
+    weights = resumed.model.state_dict(), unbroken.model.state_dict()
+    assert_close(*weights, rtol=0, atol=0)
 
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path):
