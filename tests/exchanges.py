@@ -75,15 +75,19 @@ SSD = dict(in_channels=[16, 64], out_channels=[16, 64, 64])
 PIXEL_SHUFFLE = dict(type='pixel_shuffle', upsample_kernel=3)  # CARAFE's needs a GPU
 CARAFE = framewise('FPN_CARAFE', **LEVELS, num_outs=2, upsample_cfg=PIXEL_SHUFFLE)
 LEAKY = dict(type='LeakyReLU', negative_slope=0.1)
+FPN = framewise(
+    'FPN',
+    **LEVELS,
+    num_outs=4,
+    add_extra_convs='on_output',
+    norm_cfg=dict(type='BN'),
+    act_cfg=LEAKY,
+)
 NECKS = {
-    'pafpn3d': dict(type='PAFPN3D'),
-    'fpn3d-four-levels': dict(type='FPN3D', num_outs=4, add_extra_convs='on_output'),
-    'fpn3d-batchnorm-leaky': dict(
-        type='FPN3D', norm_cfg=dict(type='BN3d'), temporal_kernel=1, act_cfg=LEAKY
-    ),
-    'vit-pyramid-fpn3d': [
+    'framewise-fpn-batchnorm-leaky': dict(_delete_=True, **FPN),
+    'vit-pyramid-framewise-fpn': [
         dict(type='ViTPyramid3D', in_channels=64, out_channels=64),
-        dict(type='FPN3D', in_channels=[64] * 4, out_channels=64),
+        framewise('FPN', in_channels=[64] * 4, out_channels=64, num_outs=4),
     ],
     'framewise-bfp': [
         projection([16, 64]),

@@ -45,9 +45,11 @@ def test_rated_boxes_are_those_predicted():
     detections = collect(metric, samples)
     keyframes = rate_keyframes(metric, detections, score_thr=0.3)
     _, *rows = class_rows(metric, metric.match_classes(detections))
-    assert sum(keyframe.num_gts for keyframe in judged) == sum(row[2] for row in rows)
+    assert sum(keyframe.num_gts for keyframe in keyframes) == sum(
+        row[2] for row in rows
+    )
     predicted = {(s['video_id'], s['timestamp']): s['pred_instances'] for s in samples}
-    for keyframe in judged:
+    for keyframe in keyframes:
         video, timestamp = keyframe.key.split(',')
         bboxes, scores = predicted[video, int(timestamp)].values()
         for box in keyframe.boxes:

@@ -54,7 +54,7 @@ def test_live_gives_what_the_same_keyframes_of_a_file_give(project, past):
     assert live.wait(PATIENCE_S)
     options = DETECTION | dict(interval_s=0.1)
     expected = past.detect(project / '1.mp4', **options).keyframes
-    keyframes = [result.found for result in notes.results]
+    keyframes = [result.keyframe for result in notes.results]
     assert_same_keyframes(keyframes, expected[: len(reader) - num_later])
 
 

@@ -40,7 +40,7 @@ BACKBONES = {
     'necks': dict(
         backbone=FRAMEWISE,
         neck=[
-            dict(type='ChannelProjection3D', **WIDTHS),
+            PROJECTION,
             dict(type='FramewiseNeck', neck=PAFPN),
         ],
     ),
