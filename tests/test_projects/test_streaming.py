@@ -160,7 +160,7 @@ def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     clips = cut(loader, pictures(12), pictures(24, size=(64, 48)))
     for _, inputs in loader.load(clips, None, memory):
         memory.test_step([inputs])
-        num_frames.append(sum(len(feats) for feats in memory._made))
+        num_frames.append(sum(len(feats) for feats in memory._outputs))
     assert sum(batch_sizes) == 12 + 24
     assert max(num_frames) <= 1 + 3 * 2  # frames from a clip's first to its last
 
