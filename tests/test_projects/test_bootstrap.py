@@ -12,7 +12,11 @@ from stmixer_mm.evaluation.functional import protocols
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects import published  # noqa: F401 - protocols
 from stmixer_mm.projects.diagnosis import bootstrap
-from stmixer_mm.projects.diagnosis.bootstrap import Judged, draw_videos, weighted_aps
+from stmixer_mm.projects.diagnosis.bootstrap import (
+    MatchedDetections,
+    draw_videos,
+    weighted_aps,
+)
 from stmixer_mm.projects.diagnosis.scoring import draw_values, match_results, score_pair
 
 
@@ -25,7 +29,7 @@ def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
     gts = np.bincount(videos[right], minlength=7) + random.randint(0, 2, 7)
     weights = draw_videos(7, draws=60)
     weights[:, 0] = np.eye(7)[6]  # a video without detections alone
-    aps = weighted_aps(Judged(right, videos, gts), weights, mode=mode)
+    aps = weighted_aps(MatchedDetections(right, videos, gts), weights, mode=mode)
     for value, weight in zip(aps, weights.T, strict=True):
         copies = np.repeat(right, weight[videos])
         expected = ap.average_precision(copies, gts @ weight, mode=mode)
@@ -128,7 +132,7 @@ def random_class(random, num_videos):
     videos = np.repeat(np.tile(np.arange(num_videos), 2), [*num_right, *num_wrong])
     right = np.arange(len(videos)) < num_right.sum()
     order = ap.by_score(random.randn(len(videos)) + 1.5 * right - hard[videos])
-    return Judged(right[order], videos[order], num_gts)
+    return MatchedDetections(right[order], videos[order], num_gts)
 
 
 def test_intervals_hold_the_true_value():

@@ -240,7 +240,7 @@ def test_linkings_are_those_of_the_loops(seed):
 
 
 def test_tubelets_are_refused():
-    tubelet = dict(bboxes=np.zeros((1, 2, 4)), scores=np.zeros((1, 3)))
+    tubelet = dict(bboxes=np.zeros((1, 2, 4)), scores=np.zeros((1, 4)))
     tubelet |= dict(person_scores=np.ones((1, 2)))
     sample = dict(video_id='v', timestamp=1, pred_instances=tubelet, clip_frames=[1, 2])
     truth = ground_truth({'v': {0: [still(1, 40, BOX)]}})
