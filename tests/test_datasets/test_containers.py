@@ -67,12 +67,11 @@ def files(folder, canary):
     yield from (('pic%02d.png', b'x'), ('list.y', b'x' * 6000))
     yield 'still.jpg', bytes(cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8))[1])
     for suffix, codecs in CODECS.items():
-        name = f'video.{suffix}'
         for codec, size in itertools.product(codecs.split(), SIZES):
-            if data := write(folder / name, codec, size):
-                yield name, data
+            if data := write(folder / f'video.{suffix}', codec, size):
+                yield f'video.{suffix}', data
         changed = (content for content in lies(data, size, random) if content != data)
-        yield from ((name, content) for content in changed)
+        yield from ((f'video.{suffix}', content) for content in changed)
 
 
 def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):

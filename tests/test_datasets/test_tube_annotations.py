@@ -12,9 +12,9 @@ from stmixer_mm.errors import UserError
 @pytest.fixture
 def read_truth(tmp_path):
     """Read what a file with this value, or of these bytes, has."""
-    path = tmp_path / 'gt.pkl'
 
     def read_truth(value, protocol=2):
+        path = tmp_path / 'gt.pkl'
         raw = value if isinstance(value, bytes) else pickle.dumps(value, protocol)
         path.write_bytes(raw)
         return read_tube_annotations(path)
