@@ -5,6 +5,7 @@ import pytest
 
 from stmixer_mm.evaluation.functional.matching import (
     Boxes,
+    Pairs,
     frame_pairs,
     match,
     restore_pixels,
@@ -46,3 +47,21 @@ def test_pixels_are_restored():
         assert (restore_pixels(normalised * float(size)) == integers).all()
         decimals = np.round(np.linspace(-size, size, 1000), 4)
         assert (restore_pixels(decimals / size * size) == decimals).all()
+
+
+@pytest.mark.parametrize(
+    'pairs, best, free',
+    [
+        # Both overlap 0 most; the second overlaps 1 by 0.6 as well.
+        ([(0, 0, 0.9), (1, 0, 0.8), (1, 1, 0.6)], [1, 0], [1, 1]),
+        # Of two alike the first is claimed, whatever the order of the pairs.
+        ([(1, 0, 0.8), (0, 1, 0.7), (0, 0, 0.7)], [1, 0], [1, 0]),
+        ([(1, 1, 0.8), (0, 1, 0.7), (0, 0, 0.7)], [1, 1], [1, 1]),
+    ],
+)
+def test_matching_by_hand(pairs, best, free):
+    detections, gts, ious = map(np.array, zip(*pairs, strict=True))
+    pairs = Pairs(detections, gts, ious, ious)
+    for matching, expected in dict(best=best, free=free).items():
+        scores, groups = np.array([0.9, 0.8]), np.zeros(2, int)
+        assert match(scores, groups, pairs, 0.5, matching=matching).tolist() == expected
