@@ -2,11 +2,17 @@
 
 import pickle
 
-import bad_input
 import numpy as np
 import pytest
 import torch
-from bad_input import NO_PICKLE, check_content, read_table
+from bad_input import (
+    NO_PICKLE,
+    check_content,
+    check_row,
+    read_data,
+    read_table,
+    write_files,
+)
 from mmaction.structures import ActionDataSample
 
 from stmixer_mm.apis import init_detector
@@ -29,21 +35,22 @@ PROPOSALS = [
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return bad_input.write_files(tmp_path_factory.mktemp('files'))
+    return write_files(tmp_path_factory.mktemp('files'))
 
 
 @pytest.mark.parametrize('row', read_table('bad_input_of_projects.txt'))
 def test_bad_input_ends_with_one_sentence(folder, row, monkeypatch, capsys):
-    bad_input.check_row(row, folder, monkeypatch, capsys)
+    check_row(row, folder, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize('content', PROPOSALS)
 def test_bad_proposals(tmp_path, monkeypatch, content):
-    def read(path):
-        read_proposals(str(path), ['a,0001'])
-
     monkeypatch.chdir(tmp_path)
-    check_content(tmp_path / 'found.pkl', content, read)
+    check_content(
+        tmp_path / 'found.pkl',
+        content,
+        lambda path: read_proposals(str(path), ['a,0001']),
+    )
 
 
 ABOUT = Metadata(classes=['stand', 'walk'], shape=[2, 32, 43], batch=1).to_text()
@@ -54,15 +61,17 @@ FOREIGN_MODELS = [row.replace('\\n', '\n').split(' => ', 1) for row in ROWS]
 @pytest.mark.parametrize('change', [None, (ABOUT, 'x'), *FOREIGN_MODELS])
 def test_exported_files_that_are_not_ours(folder, tmp_path, change):
     onnx, _ = pytest.importorskip('onnx.parser'), pytest.importorskip('onnxruntime')
-    texts = bad_input.read_data('foreign.onnx.txt'), ABOUT
-    text, about = (original.replace(*change or ('', '')) for original in texts)
-    model, path = onnx.parse_model(text), tmp_path / 'other.onnx'
+    text = read_data('foreign.onnx.txt')
+    text, about = (original.replace(*change or ('', '')) for original in (text, ABOUT))
+    model = onnx.parse_model(text)
     model.metadata_props.add(key='stmixer_mm', value=about)
-    clips = [torch.zeros(3, 2, 32, 43, dtype=torch.uint8)]
+    path = tmp_path / 'other.onnx'
+    sample = ActionDataSample()
+    clip = torch.zeros(3, 2, 32, 43, dtype=torch.uint8)
 
     def read(path):
         detector = init_detector(folder / 'tiny.py', path)
-        return detector.test_step(dict(inputs=clips, data_samples=[ActionDataSample()]))
+        return detector.test_step(dict(inputs=[clip], data_samples=[sample]))
 
     if change is None:
         path.write_bytes(model.SerializeToString())

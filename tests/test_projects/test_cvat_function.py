@@ -19,7 +19,8 @@ def attribute_spec(name, id):
 
 
 def rectangle(label_id, points, **fields):
-    return record(label_id=label_id, points=points, **fields)
+    assert len(points) == 4
+    return record(label_id=label_id, frame=0, type='rectangle', points=points, **fields)
 
 
 @pytest.fixture
@@ -41,10 +42,11 @@ def tool(monkeypatch):
 
 @pytest.fixture
 def model(tmp_path):
-    config, checkpoint = write_model(tmp_path)
+    write_model(tmp_path)
+    config = tmp_path / 'tiny.py'
     head = 'head=dict(num_classes=3'
     config.write_text(config.read_text().replace(head, f'{head}, score_thr=0.0'))
-    return str(config), str(checkpoint)
+    return str(config), str(tmp_path / 'tiny.pth')
 
 
 def ask(function, name, picture, thr=0.0):
@@ -56,12 +58,16 @@ def test_shapes_are_the_persons_of_the_clip_so_far(tool, model):
     """A gap in the numbers, or another size, begins a clip."""
     function, inferencer = tool.create(*model), ActionDetInferencer(*model)
     (label,) = function.spec.labels
-    assert [spec.name for spec in label.attributes] == [*inferencer.model.classes]
-    random, clip = np.random.RandomState(0), []
-    asked = [('a/7.png', 64, 1), ('a/8.png', 64, 2), ('a/8.png', 64, 3)]
-    asked += [('a/10.png', 64, 1), ('b.mp4', 64, 1), ('b.mp4', 64, 2), ('b.mp4', 80, 1)]
-    for name, width, length in asked:
-        picture = random.randint(0, 255, (48, width, 3), np.uint8)
+    names = {spec.id: spec.name for spec in label.attributes}
+    assert [*names.values()] == list(inferencer.model.classes)
+    random = np.random.RandomState(0)
+    pictures = random.randint(0, 255, (6, 48, 64, 3), np.uint8)
+    wide = random.randint(0, 255, (48, 80, 3), np.uint8)
+    asked = [('a/7.png', pictures[0], 1), ('a/8.png', pictures[1], 2)]
+    asked += [('a/8.png', pictures[2], 3), ('a/10.png', pictures[3], 1)]
+    asked += [('b.mp4', pictures[4], 1), ('b.mp4', pictures[5], 2), ('b.mp4', wide, 1)]
+    clip = []
+    for name, picture, length in asked:
         clip = [*clip, picture][-length:]
         shapes = ask(function, name, picture)
         start = (length - 1) / 25
@@ -69,12 +75,12 @@ def test_shapes_are_the_persons_of_the_clip_so_far(tool, model):
         (keyframe,) = inferencer.detect(clip, strict=True, **options).keyframes
         assert len(shapes) == len(keyframe.persons) > 0
         for shape, person in zip(shapes, keyframe.persons, strict=True):
-            assert shape.label_id == label.id
+            assert (shape.label_id, shape.frame) == (label.id, 0)
             assert shape.points == pytest.approx(person.bbox)
-            values = {value.spec_id: value.value for value in shape.attributes}
+            values = {names[value.spec_id]: value.value for value in shape.attributes}
             done = {action.action for action in person.actions}
             assert values == {
-                spec.id: str(spec.name in done).lower() for spec in label.attributes
+                name: str(name in done).lower() for name in names.values()
             }
-    assert ask(function, 'x', picture, thr=1.0) == []
-    ask(function, 'x', picture, thr=None)
+    assert ask(function, 'x', wide, thr=1.0) == []
+    ask(function, 'x', wide, thr=None)

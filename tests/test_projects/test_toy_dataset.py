@@ -1,3 +1,5 @@
+"""Laws of the toy dataset's files."""
+
 from itertools import chain
 
 import numpy as np
@@ -54,7 +56,8 @@ def test_videos_are_the_drawn_frames(toy):
     drawn = np.array(list(render(scene, views, SIZE)))
     assert np.abs(frames.astype(int) - drawn).mean(axis=(1, 2, 3)).max() < 8
     rows, _ = read_keyframe_rows(str(toy / 'train.csv'))
-    assert [row[2:] for row in rows if row.video_id == path.name] == [
+    written = [row[2:] for row in rows if row.video_id == path.name]
+    assert written == [
         (second, tuple(bbox_norm), action, person)
         for second, people in keyframes.items()
         for bbox_norm, actions, person, _ in people
@@ -90,12 +93,13 @@ def test_tracks_and_tubes_say_the_same_as_keyframes(toy):
 
 
 def test_same_seed_same_data_whatever_the_workers_and_the_number(toy, tmp_path):
-    make_toy_dataset(out=tmp_path / 'more', **SMALL | dict(train_videos=4, workers=1))
-    make_toy_dataset(out=tmp_path / 'seed', **SMALL, seed=1)
-    first, more, other = map(contents, (toy, tmp_path / 'more', tmp_path / 'seed'))
+    more, other = tmp_path / 'more', tmp_path / 'other'
+    make_toy_dataset(out=more, **{**SMALL, 'train_videos': 4, 'workers': 1})
+    make_toy_dataset(out=other, **SMALL, seed=1)
+    first, more, other = map(contents, (toy, more, other))
     for name in first.keys() - {'train_masks.json', 'tubes.pkl'}:
         assert more[name].startswith(first[name])
-    for name in 'train_0000.mp4', 'train.csv':
+    for name in ('train_0000.mp4', 'train.csv'):
         assert other[name] != first[name]
 
 
@@ -107,6 +111,7 @@ def test_the_tool_overwrites_a_toy_dataset_only_if_told_and_whole(
     options = ['--out', out, '--size', '96x72', '--workers', 0]
     options += ['--train-videos', 1, '--val-videos', 1]
     run_tool('make_toy_dataset', *options)
+    assert f'The toy dataset is in {out}.' in capsys.readouterr().out
     original = contents(out)
     options += ['--seed', 1]
     for place, force in ((out, []), (out / 'val.csv', ['--force'])):
@@ -115,7 +120,7 @@ def test_the_tool_overwrites_a_toy_dataset_only_if_told_and_whole(
     with monkeypatch.context() as patch:  # the disk is full after half of the frames
         patch.setattr(generate, 'render', lambda *_: list(render(*_))[:45])
         line = run_and_fail(capsys, 'make_toy_dataset', *options, '--force')
-        assert '45 of 90' in line
+        assert 'train_0000.mp4 has 45 of 90 frames' in line
     assert contents(out) == original
     run_tool('make_toy_dataset', *options, '--force')
     assert contents(out) != original
