@@ -130,9 +130,8 @@ class Decoder:
         end = max([0, *(last * unit for _, last, unit in spans.values())])
         self.missing_s = 0.0
         if self._container.format.name in _TIMED_FORMATS and self._container.duration:
-            self.missing_s = self._container.duration / av.time_base - float(
-                end - begin
-            )
+            duration_s = self._container.duration / av.time_base
+            self.missing_s = duration_s - float(end - begin)
         if may_seek(self._container, self.stream, packets):
             self._number(packets)
         else:
@@ -269,9 +268,7 @@ class Decoder:
                 unsound.add(order)
             for frame in frames:
                 is_whole = frame is not None and not frame.is_corrupt
-                if (
-                    frame is not None and frame.is_corrupt
-                ):  # known only when it is shown
+                if frame is not None and frame.is_corrupt:  # known when it is shown
                     unsound.update(range(frame.opaque or 0, order))
                 yield frame, is_whole and frame.opaque not in unsound
 

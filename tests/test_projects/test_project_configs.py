@@ -27,7 +27,10 @@ def test_losses_gradients_and_predictions(path):
     assert_trains_and_predicts(Config.fromfile(path))
 
 
-@pytest.mark.parametrize('name', ['csn', 'swin3d', 'pvt2d', 'framewise-nasfpn'])
+FPN = 'framewise-fpn-batchnorm-leaky'
+
+
+@pytest.mark.parametrize('name', ['csn', 'swin3d', 'pvt2d', 'framewise-nasfpn', FPN])
 def test_an_exchange_of_one_part_with_tubelets(name):
     assert_trains_and_predicts(exchanged(name, TUBELETS))
 
@@ -50,7 +53,10 @@ ONE_STEP = [
 
 @pytest.mark.parametrize(
     ('host', 'name'),
-    [('mmaction', 'stmixer_tiny-masks'), ('mmdet', 'stmixer-t_tiny-framewise-pafpn')],
+    [
+        ('mmaction', 'experiments/stmixer_tiny-masks'),
+        ('mmdet', 'stmixer/stmixer-t_tiny_1xb8-4x3x1'),
+    ],
 )
 def test_a_training_step_of_the_hosts_tools(host, name, tmp_path, monkeypatch):
     """By a host's own script, on new toy data."""
@@ -59,7 +65,7 @@ def test_a_training_step_of_the_hosts_tools(host, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_tool(
         Path(import_module(host).__file__).parent / '.mim/tools/train.py',
-        CONFIGS / f'experiments/{name}_toy.py',
+        CONFIGS / f'{name}_toy.py',
         *('--work-dir', '.', '--cfg-options', *ONE_STEP, f'default_scope={host}'),
     )
     state = torch.load('iter_1.pth', weights_only=False)['state_dict']

@@ -39,7 +39,7 @@ from stmixer_mm.structures import Keyframe
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
 STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
 LEAVE_S = 3.0  # until capture, if its source blocks it, is abandoned
-_NUM_TIMES, _NUM_LATENCIES = 2**15, 512
+_NUM_TIMES, _NUM_LATENCIES = 2**15, 512  # of the last frames and keyframes
 
 
 class LiveResult(NamedTuple):
@@ -101,9 +101,7 @@ class LiveDetection:
         self._changed = threading.Condition()  # guards what follows
         self._is_stopped = self._is_over = False
         self._ring = RecentFrames(*spans)
-        self._capture_times: deque[float] = deque(
-            maxlen=_NUM_TIMES
-        )  # of the last frames
+        self._capture_times: deque[float] = deque(maxlen=_NUM_TIMES)
         self._latencies: deque[float] = deque(maxlen=_NUM_LATENCIES)
         self._result_times: deque[float] = deque(maxlen=32)
         self._keyframes = self._connections = 0
@@ -143,9 +141,8 @@ class LiveDetection:
         with self._changed:
             latencies = [*self._latencies]
             result_times = [*self._result_times, time.monotonic()]
-            rate = (len(result_times) - 1) / max(
-                result_times[-1] - result_times[0], 1e-3
-            )
+            seconds = result_times[-1] - result_times[0]
+            rate = (len(result_times) - 1) / max(seconds, 1e-3)
             figures = {
                 'frames': self._ring.count,
                 'keyframes': self._keyframes,
